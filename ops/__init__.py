@@ -1,0 +1,1 @@
+"""What runs, feeds and watches the services: embedded engines, demo, policies, dashboards."""

@@ -1,0 +1,26 @@
+"""What all records share: frozen, unknown fields ignored (an older reader must not stop), zones required."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, StringConstraints
+
+Id = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[\x21-\x7e]+$")]
+Network = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[\x21-\x7e]+$")]
+Language = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
+Title = Annotated[str, StringConstraints(min_length=1, max_length=300)]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=10_000)]
+Instant = AwareDatetime
+
+
+class Value(BaseModel):
+    """A part of a record. Equal by value and never changed in place."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Record(Value):
+    """One record of a topic; `TYPE` is its CloudEvents type (CloudEvents 1.0, section 3.1.1)."""
+
+    TYPE: ClassVar[str]

@@ -1,0 +1,137 @@
+"""Labels, matchers and `covers`: the one rule that says which offers a hold stops.
+
+A matcher is `name="v"`, `!=`, `=~` or `!~`, several joined by commas, as in Prometheus; regular
+expressions are RE2's and anchored on both ends. There is one departure from Prometheus: a matcher
+on a label that the offer does not carry covers it. The offer might be about that line, and when in
+doubt Interlock is quiet. `{}` has no matcher and covers everything.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Annotated, Any, Literal
+
+import re2
+from pydantic import BeforeValidator, Field, PlainSerializer, StringConstraints, WithJsonSchema
+
+from schemas.base import Value
+
+LABEL_COUNT = 32
+MATCHER_COUNT = 32
+VALUE_CHARS = 256
+
+LabelName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$", max_length=64)]
+LabelValue = Annotated[str, StringConstraints(min_length=1, max_length=VALUE_CHARS)]
+Labels = Annotated[dict[LabelName, LabelValue], Field(max_length=LABEL_COUNT)]
+Operator = Literal["=", "!=", "=~", "!~"]
+
+
+class Matcher(Value):
+    """One condition on one label."""
+
+    name: LabelName
+    operator: Operator
+    value: LabelValue
+
+    def holds_for(self, value: str) -> bool:
+        """Say whether the condition is true of a label's value; a regex must match all of it."""
+        match self.operator:
+            case "=":
+                return value == self.value
+            case "!=":
+                return value != self.value
+            case "=~":
+                return _compiled(self.value).fullmatch(value) is not None
+            case "!~":
+                return _compiled(self.value).fullmatch(value) is None
+
+    def __str__(self) -> str:
+        escaped = self.value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        return f'{self.name}{self.operator}"{escaped}"'
+
+
+def covers(matchers: tuple[Matcher, ...], labels: dict[str, str]) -> bool:
+    """Say whether these matchers cover an offer with these labels. A label it lacks is a doubt."""
+    return all(m.name not in labels or m.holds_for(labels[m.name]) for m in matchers)
+
+
+def matches(matchers: tuple[Matcher, ...], labels: dict[str, str]) -> bool:
+    """Say whether the matchers are true of the labels as Prometheus reads them: absent is empty.
+
+    Policy rules are chosen by this one: a rule that holds nothing must not be chosen by a doubt.
+    """
+    return all(m.holds_for(labels.get(m.name, "")) for m in matchers)
+
+
+def parse_matchers(text: str) -> tuple[Matcher, ...]:
+    """Read matchers such as `line="coast",region=~"north|east"`, with or without braces.
+
+    Raises ValueError that says where reading stopped. The empty text is refused: whoever means
+    everything writes `{}`.
+    """
+    inner = text.strip()
+    if not inner:
+        raise ValueError('no matcher: write {} for everything, or name="value"')
+    if inner.startswith("{"):
+        if not inner.endswith("}"):
+            raise ValueError("the closing brace is missing")
+        inner = inner[1:-1].strip()
+    found: list[Matcher] = []
+    at = 0
+    while at < len(inner):
+        token = _MATCHER.match(inner, at)
+        if token is None:
+            raise ValueError(f'expected name="value" at: {inner[at : at + 40]!r}')
+        found.append(_matcher(token))
+        at = token.end()
+        if at < len(inner) and token["comma"] is None:
+            raise ValueError(f"expected a comma at: {inner[at : at + 40]!r}")
+    if len(found) > MATCHER_COUNT:
+        raise ValueError(f"more than {MATCHER_COUNT} matchers")
+    return tuple(found)
+
+
+def format_matchers(matchers: tuple[Matcher, ...]) -> str:
+    """Write matchers so that `parse_matchers` reads the same ones."""
+    return "{" + ",".join(str(m) for m in matchers) + "}"
+
+
+_MATCHER = re.compile(
+    r'\s*(?P<name>[a-zA-Z_][a-zA-Z0-9_]*)\s*(?P<operator>=~|!~|!=|=)\s*"(?P<value>(?:[^"\\]|\\.)*)"'
+    r"\s*(?P<comma>,)?\s*"
+)
+_ESCAPES = {"\\n": "\n", '\\"': '"', "\\\\": "\\"}
+
+
+def _matcher(token: re.Match[str]) -> Matcher:
+    value = re.sub(r"\\.", lambda e: _ESCAPES.get(e[0], e[0]), token["value"])
+    name, operator = token["name"], token["operator"]
+    if not 1 <= len(value) <= VALUE_CHARS:
+        raise ValueError(f"the value of {name} must have 1 to {VALUE_CHARS} characters")
+    if operator in ("=~", "!~"):
+        try:
+            _compiled(value)
+        except re2.error as error:
+            raise ValueError(f"the pattern of {name} is not RE2: {error}") from error
+    return Matcher.model_validate({"name": name, "operator": operator, "value": value})
+
+
+@lru_cache(maxsize=4096)
+def _compiled(pattern: str) -> Any:  # google-re2 has no types of its own.
+    options = re2.Options()
+    options.log_errors = False
+    return re2.compile(pattern, options=options)  # type: ignore[no-untyped-call]
+
+
+def _read_matchers(value: object) -> object:
+    return parse_matchers(value) if isinstance(value, str) else value
+
+
+Matchers = Annotated[
+    tuple[Matcher, ...],
+    BeforeValidator(_read_matchers),
+    PlainSerializer(format_matchers, return_type=str),
+    WithJsonSchema({"type": "string", "examples": ['{line="coast",network="northlink"}']}),
+]
+"""Matchers as JSON carries them: one string in Prometheus syntax."""

@@ -1,0 +1,56 @@
+"""Campaigns and posts: what marketing queues, what falls due, and what became of it."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, StringConstraints
+
+from schemas.base import Id, Instant, Language, Record, Text, Value
+from schemas.labels import Labels
+
+Kind = Literal["offer", "update"]
+Account = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+Result = Literal[
+    "published", "held", "expired", "failed", "uncertain", "retracted", "retraction_failed"
+]
+
+
+class Post(Value):
+    """One text for one channel account. `kind` alone decides whether a hold can stop it."""
+
+    post_id: Id
+    kind: Kind
+    account: Account
+    text: Text
+    labels: Labels = {}
+    language: Language | None = None
+    due_at: Instant
+    latest_at: Instant
+    campaign_id: Id | None = None
+    incident_id: Id | None = None
+
+
+class DuePost(Record):
+    """An offer whose time has come. `attempt` counts how often the scheduler handed it over."""
+
+    TYPE: ClassVar[str] = "interlock.due-post.v1"
+    post: Post
+    attempt: int = Field(ge=1)
+
+
+class Outcome(Record):
+    """What became of a post. `uncertain` means nobody knows, and is never guessed away."""
+
+    TYPE: ClassVar[str] = "interlock.outcome.v1"
+    post_id: Id
+    kind: Kind
+    account: Account
+    attempt: int = 1
+    result: Result
+    at: Instant
+    reason: str = ""
+    hold_id: Id | None = None
+    incident_id: Id | None = None
+    publication: str | None = None
+    url: str | None = None

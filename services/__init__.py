@@ -1,0 +1,1 @@
+"""The three services, the console, and the `interlock` command."""

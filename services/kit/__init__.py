@@ -1,0 +1,1 @@
+"""How any service runs: settings, broker, database, web, telemetry. No word of the domain."""

@@ -1,0 +1,176 @@
+"""Kafka as every service uses it: one producer, subscribers in order, nothing left to defaults.
+
+FastStream owns the clients' lives. Records are handed on as they came (the codec is the caller's),
+in batches of what has already arrived. A handler that fails ends the process: going on would pass
+over a record, and the log is there to be read again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from typing import Any, Final, TypeAlias
+
+from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka.abc import ConsumerRebalanceListener
+from aiokafka.structs import RecordMetadata
+from faststream import AckPolicy
+from faststream.kafka import KafkaBroker, KafkaMessage
+
+BATCH_RECORDS: Final = 500
+SESSION_MS: Final = 6_000  # The broker's least: a killed member's partitions move on after it.
+HEARTBEAT_MS: Final = 1_000
+REQUEST_MS: Final = 30_000
+RETRY_MS: Final = 50
+LONGEST_HANDLING_MS: Final = 300_000
+FETCH_WAIT_MS: Final = 500  # Only how long an idle fetch may hang; data answers it at once.
+RECORD_BYTES: Final = 1_048_576
+
+Record: TypeAlias = ConsumerRecord[Any, Any]
+Handler = Callable[[Sequence[Record]], Awaitable[None]]
+Crash = Callable[[str, BaseException | None], None]
+
+
+def new_broker(servers: str, *, client_id: str) -> KafkaBroker:
+    """Return a broker with one idempotent producer that waits for all replicas."""
+    return KafkaBroker(
+        servers.split(","),
+        client_id=client_id,
+        acks="all",  # An acknowledgement is a promise to the emitter.
+        enable_idempotence=True,  # Keeps the order of what is in flight, and each record once.
+        linger_ms=0,  # Latency is the product.
+        request_timeout_ms=REQUEST_MS,
+        retry_backoff_ms=RETRY_MS,
+        max_request_size=RECORD_BYTES,
+        metadata_max_age_ms=30_000,  # A changed number of partitions is seen within half a minute.
+        logger=None,  # It would log each message.
+        graceful_timeout=5.0,
+    )
+
+
+def subscribe(
+    broker: KafkaBroker,
+    topic: str,
+    handler: Handler,
+    *,
+    crash: Crash,
+    group: str | None = None,
+    listener: ConsumerRebalanceListener | None = None,
+    batch_records: int = BATCH_RECORDS,
+) -> Subscription:
+    """Read a topic: in a consumer group, or without one all of it from its beginning."""
+    subscriber = broker.subscriber(
+        topic,
+        group_id=group,
+        auto_offset_reset="earliest",
+        ack_policy=AckPolicy.MANUAL,  # Committed by whoever knows what is settled.
+        isolation_level="read_uncommitted",  # There are no transactions on our topics.
+        session_timeout_ms=SESSION_MS,
+        heartbeat_interval_ms=HEARTBEAT_MS,
+        max_poll_interval_ms=LONGEST_HANDLING_MS,
+        fetch_max_wait_ms=FETCH_WAIT_MS,
+        fetch_min_bytes=1,
+        listener=listener,
+        decoder=_as_it_came,
+    )
+
+    async def on_first(message: KafkaMessage) -> None:
+        # FastStream's own batches sleep after an empty poll, which would be the pause latency: so
+        # it waits for one record, and what else has arrived by then is taken along.
+        try:
+            consumer = subscriber.consumer
+            assert consumer is not None
+            first = message.raw_message
+            assert not isinstance(first, tuple)
+            more = await consumer.getmany(timeout_ms=0, max_records=batch_records - 1)
+            await handler([first, *(r for records in more.values() for r in records)])
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # FastStream would log it and go on behind the record.
+            crash(f"a handler of {topic} failed", error)
+
+    subscriber(on_first)
+    return Subscription(subscriber)
+
+
+class Subscription:
+    """One subscriber's consumer: to commit, to seek, to see how far it is."""
+
+    def __init__(self, subscriber: Any) -> None:
+        self._subscriber = subscriber
+
+    @property
+    def consumer(self) -> Any:
+        """Return the AIOKafkaConsumer; only while the broker runs."""
+        consumer = self._subscriber.consumer
+        assert consumer is not None, "the broker is not started"
+        return consumer
+
+    async def lag(self) -> int:
+        """Return how many records are there that were not handed on yet."""
+        consumer = self.consumer
+        assigned = consumer.assignment()
+        if not assigned:
+            return 0
+        ends = await consumer.end_offsets(list(assigned))
+        behind = [end - await consumer.position(tp) for tp, end in ends.items()]
+        return sum(max(0, records) for records in behind)
+
+
+class Rebalance(ConsumerRebalanceListener):
+    """A rebalance listener from two functions, each handed partition numbers."""
+
+    def __init__(
+        self,
+        *,
+        assigned: Callable[[Collection[int]], Awaitable[None]],
+        revoked: Callable[[Collection[int]], Awaitable[None]],
+        crash: Crash,
+    ) -> None:
+        self._assigned, self._revoked, self._crash = assigned, revoked, crash
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        await self._run(self._assigned, assigned)
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        await self._run(self._revoked, revoked)
+
+    async def _run(
+        self,
+        act: Callable[[Collection[int]], Awaitable[None]],
+        partitions: Iterable[TopicPartition],
+    ) -> None:
+        try:
+            await act(sorted(tp.partition for tp in partitions))
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # aiokafka would log it and go on without our state.
+            self._crash("a rebalance failed", error)
+
+
+async def emit(
+    broker: KafkaBroker,
+    topic: str,
+    value: bytes,
+    *,
+    headers: dict[str, str],
+    key: str | None = None,
+    partition: int | None = None,
+) -> asyncio.Future[RecordMetadata]:
+    """Hand one record to the producer; the future is done when the brokers acknowledged it."""
+    return await broker.publish(
+        value,
+        topic,
+        key=None if key is None else key.encode(),
+        partition=partition,
+        headers=headers,
+        no_confirm=True,
+    )
+
+
+async def _as_it_came(message: Any) -> Any:
+    return message.body
+
+
+logging.getLogger("aiokafka").setLevel(logging.ERROR)

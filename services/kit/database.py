@@ -1,0 +1,57 @@
+"""PostgreSQL as every service uses it: one pool, one schema of its own, migrations at the start."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import Final
+
+from alembic.config import Config
+from alembic.runtime.environment import EnvironmentContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+POOL_SIZE: Final = 8
+STATEMENT_MS: Final = 15_000
+
+
+def new_engine(database: str, *, schema: str) -> AsyncEngine:
+    """Return a pool for a `postgresql://` address whose search path is this service's schema."""
+    if not database.startswith("postgresql://"):
+        raise ValueError("INTERLOCK_DATABASE: an address such as postgresql://user@host/name")
+    return create_async_engine(
+        database.replace("postgresql://", "postgresql+asyncpg://", 1),
+        pool_size=POOL_SIZE,
+        max_overflow=0,
+        pool_pre_ping=True,  # A restarted server must not cost the first request.
+        connect_args={
+            "timeout": 10,
+            "server_settings": {
+                "search_path": schema,
+                "statement_timeout": str(STATEMENT_MS),
+                "timezone": "UTC",
+            },
+        },
+    )
+
+
+async def migrate(engine: AsyncEngine, *, schema: str, versions: Path) -> None:
+    """Bring the schema to its newest version; services that start together wait for each other."""
+    async with engine.begin() as connection:
+        lock = zlib.crc32(f"interlock/{schema}".encode())
+        await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": lock})
+        await connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {schema}"))
+        await connection.run_sync(_upgrade, schema, versions)
+
+
+def _upgrade(connection: Connection, schema: str, versions: Path) -> None:
+    script = ScriptDirectory(str(versions.parent), version_locations=[str(versions)])
+    context = EnvironmentContext(
+        Config(),
+        script,
+        fn=lambda revision, _: script._upgrade_revs("head", revision),  # noqa: SLF001
+    )
+    with context:
+        context.configure(connection=connection, version_table_schema=schema)
+        context.run_migrations()

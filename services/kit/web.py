@@ -1,0 +1,261 @@
+"""HTTP as every service speaks it: keys and roles, problem details, health, metrics, one access log.
+
+Every route states its role through `require`, or `public` where anybody may; a test reads the table
+of routes. Errors are RFC 9457 problem details that name the field.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Histogram, generate_latest
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+from services.kit.telemetry import trace_id
+
+BODY_BYTES: Final = 1_048_576
+KEYS_CHECK_S: Final = 1.0
+ROLES: Final = ("emitter", "operations", "marketing", "approver", "viewer", "admin")
+PROBLEM: Final = "application/problem+json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who asks: the name stands in the log as the author. No networks means all of them."""
+
+    name: str
+    roles: frozenset[str]
+    networks: frozenset[str] = frozenset()
+    development: bool = False
+
+    def may_name(self, network: str) -> bool:
+        return not self.networks or network in self.networks
+
+
+class Keys:
+    """API keys by their SHA-256, read from a file and read again when it changes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._looked_s = float("-inf")
+        self._stamp: tuple[int, int] | None = None
+        self._callers: dict[str, Caller] = {}
+
+    def caller(self, key: str) -> Caller | None:
+        self._look()
+        return self._callers.get(hashlib.sha256(key.encode()).hexdigest())
+
+    def _look(self) -> None:
+        now_s = time.monotonic()
+        if now_s - self._looked_s < KEYS_CHECK_S:
+            return
+        self._looked_s = now_s
+        try:
+            stat = self._path.stat()
+            stamp = (stat.st_mtime_ns, stat.st_size)
+            if stamp != self._stamp:
+                self._callers = _read_keys(self._path)
+                self._stamp = stamp
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            # A file half written or gone takes nobody's access away; the log says so.
+            structlog.get_logger().error("keys file", path=str(self._path), error=str(error))
+
+
+def _read_keys(path: Path) -> dict[str, Caller]:
+    return {
+        entry["sha256"]: Caller(
+            name=entry["name"],
+            roles=frozenset(entry["roles"]),
+            networks=frozenset(entry.get("networks", ())),
+            development=bool(entry.get("development", False)),
+        )
+        for entry in json.loads(path.read_text())["keys"]
+    }
+
+
+class Problem(HTTPException):
+    """An error a caller can act on; `errors` name fields by JSON pointer."""
+
+    def __init__(
+        self, status: int, detail: str, *, errors: list[dict[str, str]] | None = None
+    ) -> None:
+        super().__init__(status, detail)
+        self.errors = errors or []
+
+
+def field_problem(field: str, detail: str, *, status: int = 422) -> Problem:
+    """Return a problem about one field of the body."""
+    return Problem(
+        status, f"{field}: {detail}", errors=[{"pointer": f"/{field}", "detail": detail}]
+    )
+
+
+def require(*roles: str) -> Any:
+    """State who may call a route: one of these roles. `admin` does not stand in for them."""
+    assert set(roles) <= set(ROLES)
+
+    def caller_of(request: Request) -> Caller:
+        return _authenticated(request, frozenset(roles))
+
+    caller_of.roles = frozenset(roles)  # type: ignore[attr-defined]  # Read by the table of routes.
+    return Depends(caller_of)
+
+
+def public() -> None:
+    """State that anybody may call a route."""
+
+
+public.roles = frozenset({"public"})  # type: ignore[attr-defined]  # Read by the table of routes.
+
+
+def _authenticated(request: Request, roles: frozenset[str]) -> Caller:
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    keys: Keys = request.app.state.keys
+    caller = keys.caller(key.strip()) if scheme.lower() == "bearer" else None
+    if caller is None:
+        raise HTTPException(
+            HTTPStatus.UNAUTHORIZED,
+            "an API key is needed: send the header 'Authorization: Bearer KEY'",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+    if caller.development and not _from_loopback(request):
+        raise Problem(HTTPStatus.FORBIDDEN, "development keys work from this machine only")
+    if not roles & caller.roles:
+        raise Problem(
+            HTTPStatus.FORBIDDEN,
+            f"{caller.name} has the roles {sorted(caller.roles)}; one of {sorted(roles)} is needed",
+        )
+    return caller
+
+
+def _from_loopback(request: Request) -> bool:
+    if request.client is None:
+        return False
+    try:
+        return ip_address(request.client.host).is_loopback
+    except ValueError:
+        return False
+
+
+Readiness = Callable[[], Awaitable[dict[str, str]]]
+"""Answers with what is not ready yet, each with its reason; empty means ready."""
+
+
+def new_app(
+    *,
+    title: str,
+    version: str,
+    keys: Keys,
+    registry: CollectorRegistry,
+    readiness: Readiness,
+    lifespan: Any,
+) -> FastAPI:
+    """Return an application with what every service has."""
+    app = FastAPI(title=title, version=version, lifespan=lifespan, openapi_url="/openapi.json")
+    app.state.keys = keys
+    app.add_exception_handler(StarletteHTTPException, _on_http_error)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(Exception, _on_crash)
+    app.middleware("http")(_access_log(registry))
+
+    @app.get("/healthz", dependencies=[Depends(public)])
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/readyz", dependencies=[Depends(public)])
+    async def readyz(response: Response) -> dict[str, Any]:
+        async with asyncio.timeout(5):
+            missing = await readiness()
+        if missing:
+            response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
+        return {"status": "not ready" if missing else "ready", "missing": missing}
+
+    @app.get("/metrics", dependencies=[require("viewer", "admin")])
+    async def metrics() -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    return app
+
+
+def _access_log(registry: CollectorRegistry) -> Any:
+    seconds = Histogram(
+        "interlock_http_seconds", "Time to answer.", ["method", "status"], registry=registry
+    )
+    log = structlog.get_logger()
+
+    async def logged(request: Request, call_next: Any) -> Response:
+        begun_s = time.monotonic()
+        length = request.headers.get("content-length", "0")
+        if not length.isdigit() or int(length) > BODY_BYTES:
+            return problem_answer(413, f"the body may have {BODY_BYTES} bytes at most")
+        response: Response = await call_next(request)
+        took_s = time.monotonic() - begun_s
+        seconds.labels(request.method, str(response.status_code)).observe(took_s)
+        log.info(
+            "answered",
+            method=request.method,
+            path=request.url.path,
+            status=response.status_code,
+            ms=round(took_s * 1000, 2),
+            trace=trace_id(request.headers.get("traceparent", "")),
+        )
+        return response
+
+    return logged
+
+
+def problem_answer(
+    status: int, detail: str, *, errors: Any = None, headers: Any = None
+) -> JSONResponse:
+    """Return problem details (RFC 9457, section 3)."""
+    body: dict[str, Any] = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+    }
+    if errors:
+        body["errors"] = errors
+    return JSONResponse(body, status, headers=headers, media_type=PROBLEM)
+
+
+async def _on_http_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, StarletteHTTPException)
+    return problem_answer(
+        error.status_code,
+        str(error.detail),
+        errors=getattr(error, "errors", None),
+        headers=error.headers,
+    )
+
+
+async def _on_validation_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    errors = [
+        {
+            "pointer": "/" + "/".join(str(part) for part in e["loc"][1:]),
+            "detail": e["msg"],
+            "in": str(e["loc"][0]),
+        }
+        for e in error.errors()
+    ]
+    detail = "; ".join(f"{e['pointer'][1:] or e['in']}: {e['detail']}" for e in errors)
+    return problem_answer(422, detail, errors=errors)
+
+
+async def _on_crash(_: Request, error: Exception) -> Response:
+    structlog.get_logger().error("a request failed", exc_info=error)
+    return problem_answer(500, "Interlock made a mistake; its log says which")
