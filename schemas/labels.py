@@ -121,7 +121,7 @@ def _matcher(token: re.Match[str]) -> Matcher:
 def _compiled(pattern: str) -> Any:  # google-re2 has no types of its own.
     options = re2.Options()
     options.log_errors = False
-    return re2.compile(pattern, options=options)  # type: ignore[no-untyped-call]
+    return re2.compile(pattern, options=options)
 
 
 def _read_matchers(value: object) -> object:

@@ -19,7 +19,7 @@ class Rule(Value):
 
     name: Id
     match: Matchers = ()
-    hold: Literal["labels", "network", "nothing"] = "labels"
+    hold: Literal["labels", "network", "everything", "nothing"] = "labels"
     hold_by: tuple[LabelName, ...] = ("network", "line")
     say: bool = True
     next_update_s: int = Field(default=1200, ge=1)

@@ -27,6 +27,7 @@ from schemas.posts import DuePost, Outcome
 from schemas.snapshots import Snapshot
 
 FENCE_KEY = "fence/"  # So that a reader can pass over echoes of other publishers by their key.
+SNAPSHOT_BYTES = 8 * 1_048_576
 DAY_MS = 24 * 3600 * 1000
 COMPACTION_LAG_MS = 3600 * 1000  # Far above the 10 s after which a fence is void: see DESIGN.
 
@@ -87,7 +88,12 @@ SNAPSHOTS = Topic(
     records=(Snapshot,),
     writers=("detector",),
     readers=("detector",),
-    config={"cleanup.policy": "compact"},
+    config={
+        "cleanup.policy": "compact",
+        "segment.bytes": "1048576",  # Kafka's least: a restore reads all that is not yet compacted.
+        "min.cleanable.dirty.ratio": "0.01",
+        "max.message.bytes": str(SNAPSHOT_BYTES),
+    },
 )
 UPDATES = Topic(
     name="status.updates",

@@ -150,7 +150,7 @@ def answers(servers: str) -> bool:
     with contextlib.suppress(OSError):
         socket.create_connection((host, int(port)), timeout=1).close()
         try:
-            admin: Any = KafkaAdminClient(  # type: ignore[no-untyped-call]
+            admin: Any = KafkaAdminClient(
                 bootstrap_servers=servers.split(","), request_timeout_ms=5_000
             )
         except (KafkaError, ValueError):

@@ -1,0 +1,1 @@
+"""The detector decides whether: it folds the log of disruptions into incidents, holds and updates."""

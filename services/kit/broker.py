@@ -9,14 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from typing import Any, Final, TypeAlias
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterable,
+    Sequence,
+)
+from contextlib import asynccontextmanager, closing
+from typing import Any, Final, Protocol, TypeAlias
 
 from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.structs import RecordMetadata
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
+from kafka import KafkaAdminClient
+from kafka.admin import ConfigResource, ConfigResourceType
 
 BATCH_RECORDS: Final = 500
 SESSION_MS: Final = 6_000  # The broker's least: a killed member's partitions move on after it.
@@ -25,7 +36,7 @@ REQUEST_MS: Final = 30_000
 RETRY_MS: Final = 50
 LONGEST_HANDLING_MS: Final = 300_000
 FETCH_WAIT_MS: Final = 500  # Only how long an idle fetch may hang; data answers it at once.
-RECORD_BYTES: Final = 1_048_576
+REQUEST_BYTES: Final = 8 * 1_048_576
 
 Record: TypeAlias = ConsumerRecord[Any, Any]
 Handler = Callable[[Sequence[Record]], Awaitable[None]]
@@ -42,7 +53,7 @@ def new_broker(servers: str, *, client_id: str) -> KafkaBroker:
         linger_ms=0,  # Latency is the product.
         request_timeout_ms=REQUEST_MS,
         retry_backoff_ms=RETRY_MS,
-        max_request_size=RECORD_BYTES,
+        max_request_size=REQUEST_BYTES,
         metadata_max_age_ms=30_000,  # A changed number of partitions is seen within half a minute.
         logger=None,  # It would log each message.
         graceful_timeout=5.0,
@@ -167,6 +178,89 @@ async def emit(
         headers=headers,
         no_confirm=True,
     )
+
+
+class TopicSpec(Protocol):
+    """What a topic must be like; `config` holds Kafka's own option names."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def partitions(self) -> int: ...
+    @property
+    def config(self) -> dict[str, str]: ...
+
+
+def create_topics(servers: str, topics: Iterable[TopicSpec], *, replicas: int) -> list[str]:
+    """Create the topics that are not there; returns their names. Blocks."""
+    with closing(_admin(servers)) as admin:
+        there = set(admin.list_topics())
+        missing = [topic for topic in topics if topic.name not in there]
+        options = {
+            topic.name: {
+                "num_partitions": topic.partitions,
+                "replication_factor": replicas,
+                "configs": topic.config
+                | {"min.insync.replicas": str(max(1, replicas - 1))}
+                | {"unclean.leader.election.enable": "false"},
+            }
+            for topic in missing
+        }
+        if options:
+            admin.create_topics(options, wait_for_metadata=True)
+        return [topic.name for topic in missing]
+
+
+def topic_differences(servers: str, topics: Iterable[TopicSpec]) -> list[str]:
+    """Return, in words, where the cluster's topics are not as they must be. Blocks."""
+    wanted = list(topics)
+    with closing(_admin(servers)) as admin:
+        there = {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics()}
+        found = [topic for topic in wanted if topic.name in there]
+        resources = [ConfigResource(ConfigResourceType.TOPIC, topic.name) for topic in found]
+        answer = admin.describe_configs(resources, config_filter="all") if resources else {}
+        configs = {name: values for kind in answer.values() for name, values in kind.items()}
+    wrong = [f"{topic.name} is missing" for topic in wanted if topic.name not in there]
+    for topic in found:
+        if there[topic.name] != topic.partitions:
+            wrong.append(f"{topic.name} has {there[topic.name]} partitions, not {topic.partitions}")
+        for option, value in topic.config.items():
+            is_now = configs[topic.name][option]["value"]
+            if is_now != value:
+                wrong.append(f"{topic.name}: {option} is {is_now}, not {value}")
+    return wrong
+
+
+async def must_match(servers: str, topics: Iterable[TopicSpec]) -> None:
+    """Raise when the cluster's topics are not as they must be: then nothing is safe to start."""
+    wrong = await asyncio.to_thread(topic_differences, servers, list(topics))
+    if wrong:
+        raise RuntimeError(f"topics: {'; '.join(wrong)}. See `interlock topics check`.")
+
+
+@asynccontextmanager
+async def background(crash: Crash, *loops: Coroutine[Any, Any, Any]) -> AsyncIterator[None]:
+    """Run endless loops beside a service: cancelled at its end; one that ends before, ends it."""
+
+    async def run(loop: Coroutine[Any, Any, Any]) -> None:
+        try:
+            await loop
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            crash(f"the loop {loop} failed", error)
+
+    tasks = [asyncio.create_task(run(loop)) for loop in loops]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _admin(servers: str) -> Any:
+    return KafkaAdminClient(bootstrap_servers=servers.split(","), request_timeout_ms=REQUEST_MS)
 
 
 async def _as_it_came(message: Any) -> Any:

@@ -1,0 +1,94 @@
+"""What the detector remembers across a restart: its state at an offset, in a compacted topic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from faststream.kafka import KafkaBroker
+from pydantic import ValidationError
+
+from schemas import envelope
+from schemas.snapshots import Snapshot
+from schemas.topics import SNAPSHOTS, key_of
+from services.detector.state import State
+from services.kit import broker as kafka
+
+READ_RECORDS = 100
+SOURCE = "/detector"
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """The state behind all records before `offset`."""
+
+    state: State
+    offset: int
+
+
+async def write_snapshot(
+    broker: KafkaBroker, *, partition: int, offset: int, state: State, at: datetime
+) -> None:
+    """Write a snapshot; returns when the brokers acknowledged it."""
+    snapshot = Snapshot(
+        partition=partition, offset=offset, taken_at=at, state=state.model_dump(mode="json")
+    )
+    headers = envelope.write_headers(snapshot, event_id=f"{partition}-{offset}", source=SOURCE)
+    future = await kafka.emit(
+        broker,
+        SNAPSHOTS.name,
+        envelope.write_value(snapshot),
+        headers=headers,
+        key=key_of(snapshot),
+    )
+    await future
+
+
+async def read_snapshots(servers: str, partitions: set[int]) -> dict[int, Restored]:
+    """Return the newest snapshot of each partition that has one.
+
+    Newest is the one at the highest offset: a detector that was paused may write an older one late.
+    A snapshot that cannot be read raises: to begin without the state would be to forget holds.
+    """
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=servers,
+        group_id=None,
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+    )
+    await consumer.start()
+    newest: dict[int, Snapshot] = {}
+    try:
+        tp = TopicPartition(SNAPSHOTS.name, 0)
+        consumer.assign([tp])
+        end = (await consumer.end_offsets([tp]))[tp]
+        await consumer.seek_to_beginning(tp)
+        while await consumer.position(tp) < end:
+            batch = await consumer.getmany(tp, timeout_ms=1_000, max_records=READ_RECORDS)
+            for record in batch.get(tp, ()):
+                snapshot = _read(record)
+                known = newest.get(snapshot.partition)
+                if known is None or snapshot.offset >= known.offset:
+                    newest[snapshot.partition] = snapshot
+    finally:
+        await consumer.stop()
+    return {p: _restored(newest[p]) for p in sorted(partitions & newest.keys())}
+
+
+def _read(record: kafka.Record) -> Snapshot:
+    found = envelope.read(record.headers, record.value, allowed=(Snapshot,))
+    if isinstance(found, envelope.Unreadable):
+        raise TypeError(f"{SNAPSHOTS.name}, offset {record.offset}: {found.error}")
+    assert isinstance(found.record, Snapshot)
+    return found.record
+
+
+def _restored(snapshot: Snapshot) -> Restored:
+    try:
+        return Restored(State.model_validate(snapshot.state), snapshot.offset)
+    except ValidationError as error:
+        raise TypeError(
+            f"the snapshot of partition {snapshot.partition} is of another version: "
+            f"{envelope.in_words(error)}"
+        ) from error

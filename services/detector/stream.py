@@ -1,0 +1,349 @@
+"""Kafka in and out of the detector: read a record, fold it, emit what it causes, remember.
+
+| topic | consumed by | what happens |
+| --- | --- | --- |
+| ops.disruptions | `on_disruptions` | folded per partition, in order; outputs and echoes emitted |
+| ops.holds | `on_holds` | the view behind `GET /v1/holds` |
+| ops.incidents | `on_incidents` | the view behind `GET /v1/incidents` |
+
+All outputs of a batch are acknowledged before its echoes are emitted and before anything else is
+done: an echo never overtakes a hold, and a snapshot never claims what was not said. An output that
+cannot be written ends the process, so that the log is replayed and no echo follows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import structlog
+from aiokafka import TopicPartition
+from aiokafka.structs import RecordMetadata
+from faststream.kafka import KafkaBroker
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from schemas import envelope
+from schemas.base import Record
+from schemas.holds import FencePassed, HoldOpened, HoldReleased, OpenHolds
+from schemas.incidents import Incident, StatusUpdate
+from schemas.topics import (
+    DISRUPTIONS,
+    FENCE_KEY,
+    HOLDS,
+    INCIDENTS,
+    UPDATES,
+    Topic,
+    dead_letters_of,
+    key_of,
+)
+from services.detector.fold import fold, lost
+from services.detector.state import Entry, State, deadlines_of
+from services.detector.store import SOURCE, read_snapshots, write_snapshot
+from services.kit import broker as kafka
+from services.kit.telemetry import Clock, trace_id
+
+GROUP = "detector"
+SNAPSHOT_EVERY_S = 2.0  # A commit costs about 6 ms, and a replay of two seconds costs less.
+CLOCK_EVERY_S = 0.2
+DEADLINE_AGAIN_S = 2.0  # A deadline that the fold did not act on is written again.
+CLOSED_INCIDENTS = 500
+ERROR_HEADER_CHARS = 300
+log = structlog.get_logger()
+
+_TOPIC_OF: dict[type[Record], Topic] = {
+    HoldOpened: HOLDS,
+    HoldReleased: HOLDS,
+    FencePassed: HOLDS,
+    Incident: INCIDENTS,
+    StatusUpdate: UPDATES,
+}
+
+
+@dataclass(slots=True)
+class Partition:
+    """One partition in our hands: the state behind all records before `offset`."""
+
+    state: State
+    offset: int
+    saved_offset: int
+
+
+class Stream:
+    """The detector's consumers and producers."""
+
+    def __init__(
+        self,
+        broker: KafkaBroker,
+        *,
+        servers: str,
+        clock: Clock,
+        registry: CollectorRegistry,
+        crash: kafka.Crash,
+    ) -> None:
+        self.broker, self.servers, self.clock, self.crash = broker, servers, clock, crash
+        self.partitions: dict[int, Partition] = {}
+        self.holds = OpenHolds()
+        self.incidents: dict[str, Incident] = {}
+        self.assigned_once = False
+        self._one_at_a_time = asyncio.Lock()
+        self._deadlines_written: dict[tuple[str, str], float] = {}
+        self._echoes: set[asyncio.Future[RecordMetadata]] = set()
+        self.records = Counter(
+            "interlock_detector_records_total", "Records folded.", ["type"], registry=registry
+        )
+        self.said = Counter(
+            "interlock_detector_outputs_total", "Records emitted.", ["type"], registry=registry
+        )
+        Gauge("interlock_open_holds", "Holds now open.", registry=registry).set_function(
+            lambda: len(self.holds)
+        )
+        self.disruptions = kafka.subscribe(
+            broker,
+            DISRUPTIONS.name,
+            self.on_disruptions,
+            group=GROUP,
+            crash=crash,
+            listener=kafka.Rebalance(
+                assigned=self.on_assigned, revoked=self.on_revoked, crash=crash
+            ),
+        )
+        self.holds_view = kafka.subscribe(broker, HOLDS.name, self.on_holds, crash=crash)
+        self.incidents_view = kafka.subscribe(
+            broker, INCIDENTS.name, self.on_incidents, crash=crash
+        )
+
+    async def on_disruptions(self, records: Sequence[kafka.Record]) -> None:
+        async with self._one_at_a_time:
+            fresh = await self._still_ours(records)
+            echoes: list[tuple[FencePassed, str]] = []
+            outputs: list[asyncio.Future[RecordMetadata]] = []
+            for record in fresh:
+                for output, cause, event_id in await self._fold(record):
+                    if isinstance(output, FencePassed):
+                        echoes.append((output, event_id))
+                    else:
+                        outputs.append(await self._emit(output, event_id, traceparent=cause))
+            if outputs:
+                await asyncio.gather(*outputs)
+            assert all(future.done() for future in outputs), "an echo would overtake a hold"
+            for echo, event_id in echoes:
+                future = await self._emit(echo, event_id)
+                self._echoes.add(future)
+                future.add_done_callback(self._on_echo_done)
+
+    async def _still_ours(self, records: Sequence[kafka.Record]) -> list[kafka.Record]:
+        """Return the records that come next; a rebalance may have passed between fetch and now."""
+        last = {record.partition: record.offset for record in records}
+        stale = set()
+        for partition, offset in last.items():
+            tp = TopicPartition(DISRUPTIONS.name, partition)
+            if partition not in self.partitions or tp not in self.disruptions.consumer.assignment():
+                stale.add(partition)
+            elif await self.disruptions.consumer.position(tp) <= offset:
+                stale.add(partition)  # It was sought back since: these will come again.
+        return [
+            r
+            for r in records
+            if r.partition not in stale and r.offset >= self.partitions[r.partition].offset
+        ]
+
+    async def _fold(self, record: kafka.Record) -> list[tuple[Record, str, str]]:
+        ours = self.partitions[record.partition]
+        found = envelope.read(record.headers, record.value, allowed=DISRUPTIONS.records)
+        at = datetime.fromtimestamp(record.timestamp / 1000, UTC)
+        body: Record | envelope.Unreadable = (
+            found if isinstance(found, envelope.Unreadable) else found.record
+        )
+        entry = Entry(
+            partition=record.partition,
+            offset=record.offset,
+            at=at,
+            body=body,
+            event_id=found.event_id,
+            source=found.source,
+        )
+        if isinstance(body, envelope.Unreadable):
+            await self._emit_dead_letter(record, body)
+        step = fold(ours.state, entry)
+        ours.state, ours.offset = step.state, record.offset + 1
+        self.records.labels(type(body).__name__).inc()
+        traceparent = getattr(found, "traceparent", "")
+        if not isinstance(step.outputs[0] if step.outputs else None, FencePassed):
+            log.info(
+                "folded",
+                record=type(body).__name__,
+                partition=record.partition,
+                offset=record.offset,
+                outputs=[type(o).__name__ for o in step.outputs],
+                trace=trace_id(traceparent),
+            )
+        return [
+            (output, traceparent, f"{record.partition}-{record.offset}-{number}")
+            for number, output in enumerate(step.outputs)
+        ]
+
+    async def _emit(
+        self, output: Record, event_id: str, *, traceparent: str = ""
+    ) -> asyncio.Future[RecordMetadata]:
+        self.said.labels(type(output).__name__).inc()
+        headers = envelope.write_headers(
+            output, event_id=event_id, source=SOURCE, traceparent=traceparent, at=self.clock.now()
+        )
+        topic = _TOPIC_OF[type(output)]
+        value = envelope.write_value(output)
+        return await kafka.emit(self.broker, topic.name, value, headers=headers, key=key_of(output))
+
+    async def _emit_dead_letter(self, record: kafka.Record, why: envelope.Unreadable) -> None:
+        headers = {name: text.decode(errors="replace") for name, text in record.headers}
+        headers["interlock_error"] = why.error[:ERROR_HEADER_CHARS]
+        headers["interlock_origin"] = f"{record.topic}/{record.partition}/{record.offset}"
+        future = await kafka.emit(
+            self.broker,
+            dead_letters_of(DISRUPTIONS),
+            record.value or b"",
+            headers=headers,
+            partition=record.partition,
+        )
+        await future
+        log.warning("unreadable", partition=record.partition, offset=record.offset, why=why.error)
+
+    def _on_echo_done(self, future: asyncio.Future[RecordMetadata]) -> None:
+        self._echoes.discard(future)
+        if not future.cancelled() and future.exception() is not None:
+            self.crash("an echo could not be written", future.exception())
+
+    async def on_assigned(self, partitions: Collection[int]) -> None:
+        async with self._one_at_a_time:
+            await self._restore({p for p in partitions if p not in self.partitions})
+        self.assigned_once = True
+
+    async def _restore(self, partitions: set[int]) -> None:
+        if not partitions:
+            return
+        consumer = self.disruptions.consumer
+        snapshots = await read_snapshots(self.servers, partitions)
+        starts = await consumer.beginning_offsets(
+            [TopicPartition(DISRUPTIONS.name, p) for p in partitions]
+        )
+        for tp, start in starts.items():
+            restored = snapshots.get(tp.partition)
+            state, offset = (restored.state, restored.offset) if restored else (State(), 0)
+            ours = Partition(state=state, offset=max(offset, start), saved_offset=offset)
+            self.partitions[tp.partition] = ours
+            if start > offset:
+                await self._say_lost(tp.partition, ours, from_offset=offset)
+            consumer.seek(tp, ours.offset)
+            log.info("restored", partition=tp.partition, offset=ours.offset, of=offset, start=start)
+
+    async def _say_lost(self, partition: int, ours: Partition, *, from_offset: int) -> None:
+        log.error("records lost", partition=partition, first=from_offset, end=ours.offset)
+        gone = envelope.Unreadable(error=f"{from_offset} to {ours.offset} are gone")
+        # Its id comes from where the gap ends: a second detector that sees it says the same.
+        entry = Entry(
+            partition=partition, offset=ours.offset, at=datetime.fromtimestamp(0, UTC), body=gone
+        )
+        if entry.new_id("hold") in ours.state.other_holds:
+            return
+        step = lost(ours.state, entry)
+        ours.state = step.state
+        for number, output in enumerate(step.outputs):
+            await (await self._emit(output, f"lost-{partition}-{ours.offset}-{number}"))
+
+    async def on_revoked(self, partitions: Collection[int]) -> None:
+        async with self._one_at_a_time:
+            for partition in partitions:
+                if partition in self.partitions:
+                    await self._save(partition)
+                    del self.partitions[partition]
+
+    async def keep_snapshots(self) -> None:
+        """Write a snapshot of what has changed, every two seconds, for ever."""
+        while True:
+            await asyncio.sleep(SNAPSHOT_EVERY_S)
+            async with self._one_at_a_time:
+                for partition in list(self.partitions):
+                    await self._save(partition)
+
+    async def _save(self, partition: int) -> None:
+        ours = self.partitions[partition]
+        if ours.offset == ours.saved_offset:
+            return
+        await write_snapshot(
+            self.broker,
+            partition=partition,
+            offset=ours.offset,
+            state=ours.state,
+            at=self.clock.now(),
+        )
+        ours.saved_offset = ours.offset
+        tp = TopicPartition(DISRUPTIONS.name, partition)
+        try:  # Only for whoever watches the group's lag: a restore reads the snapshot's offset.
+            await self.disruptions.consumer.commit({tp: ours.offset})
+        except Exception as error:  # Any of aiokafka's: the group may be between two members.
+            log.info("not committed", partition=partition, why=str(error))
+
+    async def keep_time(self) -> None:
+        """Write each deadline into the log when it is due, for ever."""
+        while True:
+            await asyncio.sleep(CLOCK_EVERY_S)
+            for partition, ours in list(self.partitions.items()):
+                await self._write_due_deadlines(partition, ours.state)
+
+    async def _write_due_deadlines(self, partition: int, state: State) -> None:
+        now, now_s = self.clock.now(), self.clock.monotonic_s()
+        for story in state.stories.values():
+            for deadline in deadlines_of(story):
+                name = (deadline.incident_id, f"{deadline.kind} {deadline.due_at.isoformat()}")
+                again_s = self._deadlines_written.get(name, -DEADLINE_AGAIN_S) + DEADLINE_AGAIN_S
+                if deadline.due_at > now or again_s > now_s:
+                    continue
+                self._deadlines_written[name] = now_s
+                event_id = f"{deadline.kind}-{deadline.due_at.isoformat()}"
+                await self.write(deadline, event_id=event_id, source=SOURCE, partition=partition)
+        recent = now_s - 2 * DEADLINE_AGAIN_S
+        self._deadlines_written = {k: v for k, v in self._deadlines_written.items() if v > recent}
+
+    async def write(
+        self,
+        record: Record,
+        *,
+        event_id: str,
+        source: str,
+        traceparent: str = "",
+        partition: int | None = None,
+    ) -> RecordMetadata:
+        """Append a record to the log; the answer comes when the brokers acknowledged it."""
+        headers = envelope.write_headers(
+            record, event_id=event_id, source=source, traceparent=traceparent, at=self.clock.now()
+        )
+        future = await kafka.emit(
+            self.broker,
+            DISRUPTIONS.name,
+            envelope.write_value(record),
+            headers=headers,
+            key=key_of(record),
+            partition=partition,
+        )
+        return await future
+
+    async def on_holds(self, records: Sequence[kafka.Record]) -> None:
+        for record in records:
+            if (record.key or b"").startswith(FENCE_KEY.encode()):
+                continue
+            found = envelope.read(record.headers, record.value, allowed=(HoldOpened, HoldReleased))
+            if isinstance(found, envelope.Envelope):
+                assert isinstance(found.record, HoldOpened | HoldReleased)
+                self.holds.apply(found.record)
+
+    async def on_incidents(self, records: Sequence[kafka.Record]) -> None:
+        for record in records:
+            found = envelope.read(record.headers, record.value, allowed=(Incident,))
+            if isinstance(found, envelope.Envelope):
+                assert isinstance(found.record, Incident)
+                self.incidents.pop(found.record.incident_id, None)  # The newest stand last.
+                self.incidents[found.record.incident_id] = found.record
+        closed = [i for i, incident in self.incidents.items() if incident.status == "closed"]
+        for incident_id in closed[:-CLOSED_INCIDENTS]:
+            del self.incidents[incident_id]
