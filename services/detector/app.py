@@ -14,7 +14,6 @@ from services.kit import broker as kafka
 from services.kit import telemetry, web
 from services.kit.settings import Settings
 
-LAG_RECORDS = 1_000
 VERSION = "0.1.0"
 
 
@@ -41,20 +40,12 @@ def new_service(settings: Settings) -> FastAPI:
                 yield
             await stream.on_revoked(list(stream.partitions))
 
-    async def readiness() -> dict[str, str]:
-        missing: dict[str, str] = {}
-        if not stream.assigned_once:
-            missing["assignment"] = "waiting for the group to hand out partitions"
-        elif (lag := await stream.disruptions.lag()) > LAG_RECORDS:
-            missing["lag"] = f"{lag} records behind"
-        return missing
-
     app = web.new_app(
         title="Interlock detector",
         version=VERSION,
         keys=web.Keys(settings.keys),
         registry=registry,
-        readiness=readiness,
+        readiness=stream.not_ready,
         lifespan=lifespan,
     )
     app.include_router(new_router(stream))

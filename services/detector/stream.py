@@ -46,6 +46,7 @@ from services.kit.telemetry import Clock, trace_id
 
 GROUP = "detector"
 SNAPSHOT_EVERY_S = 2.0  # A commit costs about 6 ms, and a replay of two seconds costs less.
+READY_LAG_RECORDS = 1_000
 CLOCK_EVERY_S = 0.2
 DEADLINE_AGAIN_S = 2.0  # A deadline that the fold did not act on is written again.
 CLOSED_INCIDENTS = 500
@@ -327,6 +328,13 @@ class Stream:
             partition=partition,
         )
         return await future
+
+    async def not_ready(self) -> dict[str, str]:
+        """Return what is missing before disruptions are folded as they come, with the reason."""
+        if not self.assigned_once:
+            return {"assignment": "waiting for the group to hand out partitions"}
+        lag = await self.disruptions.lag()
+        return {"lag": f"{lag} records behind"} if lag > READY_LAG_RECORDS else {}
 
     async def on_holds(self, records: Sequence[kafka.Record]) -> None:
         for record in records:

@@ -1,0 +1,1 @@
+"""The publisher does it: fence, gate, ledger, channels; and the public page."""

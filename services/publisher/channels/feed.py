@@ -1,0 +1,50 @@
+"""Interlock's own feed: the public page and the Atom feed that the publisher serves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from schemas.posts import Post
+from services.kit.telemetry import Clock
+from services.publisher.channels import NotSent, Publication, Unknown
+from services.publisher.gate import Cleared
+from services.publisher.ledger import Capabilities
+
+
+class FeedRows(Protocol):
+    """Where the feed's posts are kept; adding and removing are the same the second time."""
+
+    async def show_in_feed(self, post: Post, *, last: Callable[[], None]) -> None:
+        """Add the post; `last` is called right before the row is written, and may raise."""
+
+    async def remove_from_feed(self, post_id: str) -> None: ...
+
+
+class Feed:
+    """Our own page: every try of one post is one row."""
+
+    capabilities = Capabilities(idempotent_s=math.inf, can_delete=True)
+
+    def __init__(self, rows: FeedRows, clock: Clock) -> None:
+        self.rows, self.clock = rows, clock
+
+    async def publish(self, cleared: Cleared, *, key: str) -> Publication:
+        try:
+            await self.rows.show_in_feed(
+                cleared.post, last=lambda: cleared.check(self.clock.monotonic_s())
+            )
+        except OperationalError as error:
+            raise NotSent(f"no database: {error.orig}") from error
+        except DBAPIError as error:
+            raise Unknown(str(error.orig)) from error
+        return Publication(cleared.post.post_id, f"/#{cleared.post.post_id}")
+
+    async def retract(self, publication: Publication) -> None:
+        await self.rows.remove_from_feed(publication.id)
+
+    async def aclose(self) -> None:
+        return

@@ -1,0 +1,92 @@
+"""The gate: may this post go out now? The whole safety decision, on one screen.
+
+When in doubt, quiet: one line clears an offer, the last, behind every doubt. A channel takes
+nothing but a `Cleared`, only this file makes one, and the last line before a channel's I/O is
+`cleared.check(now_s)`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import datetime
+
+from schemas.holds import OpenHolds
+from schemas.posts import Post
+
+
+class TooLate(Exception):
+    """The fence that a send relied on grew too old before the send began. Nothing was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cleared:
+    """The post may go out until `until_s` by this machine's monotonic clock."""
+
+    post: Post
+    until_s: float
+    fence: int | None
+
+    def check(self, now_s: float) -> None:
+        """Raise TooLate when the clearance has run out. Call it last before the I/O."""
+        if now_s >= self.until_s:
+            raise TooLate(f"cleared until {self.until_s:.3f}, now {now_s:.3f}")
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An open hold covers the offer."""
+
+    post: Post
+    hold_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Nobody knows yet whether a hold covers the offer."""
+
+    post: Post
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """The offer's latest useful time has passed."""
+
+    post: Post
+
+
+Verdict = Cleared | Held | Waiting | Stale
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passed:
+    """The newest fence that has passed."""
+
+    number: int
+    begun_s: float
+
+
+def judge(
+    post: Post,
+    *,
+    open_holds: OpenHolds,
+    passed: Passed | None,
+    now_s: float,
+    now: datetime,
+    lease_s: float,
+) -> Verdict:
+    """Judge one post. `now_s` is monotonic, `now` the wall clock. When in doubt it waits."""
+    if post.kind == "update":
+        return Cleared(post, until_s=math.inf, fence=None)  # Voice: updates never wait.
+    hold = open_holds.covering(post.labels)
+    if hold is not None:
+        return Held(post, hold.hold_id, hold.reason)
+    if now >= post.latest_at:
+        return Stale(post)
+    if passed is None:
+        return Waiting(post, "no fence has passed")
+    if not 0 <= now_s - passed.begun_s < lease_s:
+        return Waiting(post, "the fence is too old")
+    return Cleared(post, until_s=passed.begun_s + lease_s, fence=passed.number)

@@ -1,0 +1,31 @@
+"""Which records of a partition are settled, and so how far a group may commit."""
+
+from __future__ import annotations
+
+
+class Offsets:
+    """Records in hand, per partition. A record is begun once and settled once, in any order."""
+
+    def __init__(self) -> None:
+        self._open: dict[int, set[int]] = {}
+        self._next: dict[int, int] = {}
+        self._committed: dict[int, int] = {}
+
+    def begin(self, partition: int, offset: int) -> None:
+        self._open.setdefault(partition, set()).add(offset)
+        self._next[partition] = max(self._next.get(partition, 0), offset + 1)
+
+    def settle(self, partition: int, offset: int) -> None:
+        self._open.get(partition, set()).discard(offset)
+
+    def committable(self) -> dict[int, int]:
+        """Return, by partition, the offset to commit where it has moved since the last commit."""
+        found = {p: min(self._open[p], default=end) for p, end in self._next.items()}
+        return {p: offset for p, offset in found.items() if self._committed.get(p) != offset}
+
+    def committed(self, offsets: dict[int, int]) -> None:
+        self._committed.update(offsets)
+
+    def forget(self, partition: int) -> None:
+        for known in (self._open, self._next, self._committed):
+            known.pop(partition, None)

@@ -1,0 +1,153 @@
+"""Posts in hand: a queue and a task for each channel account, and what may be committed.
+
+A slow account makes the partitions that feed it rest; the others go on. A record is committed when
+all its posts are settled, so that a publisher that dies loses none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
+from typing import Final
+
+import structlog
+from aiokafka import TopicPartition
+from faststream.kafka import KafkaBroker
+
+from schemas.posts import Post
+from schemas.topics import Topic
+from services.kit import broker as kafka
+from services.publisher.delivery import Job
+from services.publisher.offsets import Offsets
+
+COMMIT_EVERY_S: Final = 1.0
+QUEUE_JOBS: Final = 200  # Of one account: above it the partitions that feed it rest.
+RESUME_JOBS: Final = 50
+log = structlog.get_logger()
+
+
+class Queues:
+    """One topic with a group: its records in hand, and the tasks that settle them."""
+
+    def __init__(
+        self,
+        broker: KafkaBroker,
+        topic: Topic,
+        handler: kafka.Handler,
+        *,
+        group: str,
+        crash: kafka.Crash,
+    ) -> None:
+        self.topic, self.crash = topic, crash
+        self.settle: Callable[[Job], Awaitable[None]]
+        self.assigned_once = False
+        self._offsets = Offsets()
+        self._jobs: dict[int, set[Job]] = {}
+        self._queues: dict[str, asyncio.Queue[Job]] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._resting: dict[str, set[int]] = {}  # Account to paused partitions.
+        self.subscription = kafka.subscribe(
+            broker,
+            topic.name,
+            handler,
+            group=group,
+            listener=kafka.Rebalance(
+                assigned=self._on_assigned, revoked=self._on_revoked, crash=crash
+            ),
+            crash=crash,
+        )
+
+    def take(
+        self, record: kafka.Record, posts: list[Post], *, attempt: int, traceparent: str
+    ) -> None:
+        """Queue a record's posts; the record is settled when all of them are."""
+        partition, offset = record.partition, record.offset
+        self._offsets.begin(partition, offset)
+        left = len(posts)
+
+        def settled() -> None:
+            nonlocal left
+            left -= 1
+            if left <= 0:
+                self._offsets.settle(partition, offset)
+
+        if not posts:
+            settled()
+        for post in posts:
+            job = Job(post, attempt, settled, traceparent)
+            self._jobs.setdefault(partition, set()).add(job)
+            self._queue(post.account).put_nowait(job)
+            self._rest(post.account, partition)
+
+    def _queue(self, account: str) -> asyncio.Queue[Job]:
+        if account not in self._queues:
+            self._queues[account] = asyncio.Queue()
+            self._tasks[account] = asyncio.create_task(self._work(account))
+        return self._queues[account]
+
+    async def _work(self, account: str) -> None:
+        try:
+            while True:
+                job = await self._queues[account].get()
+                await self.settle(job)
+                for jobs in self._jobs.values():
+                    jobs.discard(job)
+                self._resume(account)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            self.crash(f"the delivery of {account} failed", error)
+
+    def _rest(self, account: str, partition: int) -> None:
+        if self._queues[account].qsize() < QUEUE_JOBS:
+            return
+        self._resting.setdefault(account, set()).add(partition)
+        self.subscription.consumer.pause(TopicPartition(self.topic.name, partition))
+
+    def _resume(self, account: str) -> None:
+        if not self._resting.get(account) or self._queues[account].qsize() > RESUME_JOBS:
+            return
+        rested = self._resting.pop(account)
+        still = set().union(*self._resting.values())
+        consumer = self.subscription.consumer
+        back = {TopicPartition(self.topic.name, p) for p in rested - still}
+        consumer.resume(*(back & consumer.assignment()))
+
+    async def keep_commits(self) -> None:
+        """Commit what is settled, every second, for ever."""
+        while True:
+            await asyncio.sleep(COMMIT_EVERY_S)
+            await self._commit()
+
+    async def _commit(self) -> None:
+        offsets = self._offsets.committable()
+        if not offsets:
+            return
+        try:
+            await self.subscription.consumer.commit(
+                {TopicPartition(self.topic.name, p): offset for p, offset in offsets.items()}
+            )
+        except Exception as error:  # Any of aiokafka's: whoever has the partition reads it again.
+            log.warning("not committed", topic=self.topic.name, why=str(error))
+        else:
+            self._offsets.committed(offsets)
+
+    async def _on_assigned(self, partitions: Collection[int]) -> None:
+        self.assigned_once = True
+        log.info("assigned", topic=self.topic.name, partitions=list(partitions))
+
+    async def _on_revoked(self, partitions: Collection[int]) -> None:
+        await self._commit()
+        for partition in partitions:
+            for job in self._jobs.pop(partition, set()):
+                job.dropped = True
+            self._offsets.forget(partition)
+            for rested in self._resting.values():
+                rested.discard(partition)
+
+    async def stop(self) -> None:
+        """End the tasks and commit what they settled."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await self._commit()

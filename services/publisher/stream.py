@@ -1,0 +1,363 @@
+"""Kafka in and out of the publisher: fences out, holds and echoes in; due posts in, outcomes out.
+
+| topic | consumed by | what happens |
+| --- | --- | --- |
+| ops.holds | `on_holds` | all of it, in order, without a group: holds and our fences' echoes |
+| ops.incidents | `on_incidents` | the view behind the public page |
+| posts.due | `on_due` | offers, settled by the delivery of their account, behind the gate |
+| status.updates | `on_updates` | a subscriber and tasks of its own: nothing makes an update wait |
+
+A record of the last two is committed when its posts are settled, and not before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Final
+
+import structlog
+from aiokafka.admin import AIOKafkaAdminClient
+from faststream.kafka import KafkaBroker
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from schemas import envelope
+from schemas.base import Record
+from schemas.disruptions import Fence as FenceRecord
+from schemas.holds import FencePassed, HoldOpened, HoldReleased, OpenHolds
+from schemas.incidents import Incident, StatusUpdate
+from schemas.posts import DuePost, Outcome, Post
+from schemas.topics import (
+    DISRUPTIONS,
+    DUE,
+    FENCE_KEY,
+    HOLDS,
+    INCIDENTS,
+    OUTCOMES,
+    UPDATES,
+    Topic,
+    dead_letters_of,
+    key_of,
+)
+from services.kit import broker as kafka
+from services.kit.telemetry import Clock, trace_id
+from services.publisher.accounts import AnyAccount, posts_of
+from services.publisher.delivery import Delivery
+from services.publisher.fence import VOID_AFTER_S, Fence, begin
+from services.publisher.gate import Passed, Verdict, Waiting, judge
+from services.publisher.queues import Queues
+
+GROUP_DUE: Final = "publisher"
+GROUP_UPDATES: Final = "publisher-updates"
+FENCE_GAP_S: Final = 0.02  # Not more often than this, however many offers wait.
+PROBE_S: Final = 2.0  # An idle system measures its pause latency by a fence all the same.
+READY_FENCE_S: Final = 3 * PROBE_S
+FENCE_RETRY_S: Final = 0.5
+RESUME_EVERY_S: Final = 15.0
+SOURCE: Final = "/publisher"
+BUCKETS: Final = (0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+log = structlog.get_logger()
+
+
+class Stream:
+    """The publisher's consumers, its fences, and the queue of each account."""
+
+    def __init__(
+        self,
+        broker: KafkaBroker,
+        *,
+        servers: str,
+        publisher: str,
+        accounts: Mapping[str, AnyAccount],
+        lease_s: float,
+        clock: Clock,
+        registry: CollectorRegistry,
+        crash: kafka.Crash,
+    ) -> None:
+        self.broker, self.publisher, self.lease_s = broker, publisher, lease_s
+        self.accounts, self.clock, self.crash = dict(accounts), clock, crash
+        self.admin = AIOKafkaAdminClient(bootstrap_servers=servers, client_id="interlock-fence")
+        self.delivery: Delivery
+        self.holds = OpenHolds()
+        self.incidents: dict[str, Incident] = {}
+        self.fence: Fence | None = None
+        self.passed: Passed | None = None
+        self.waiting_count = 0
+        self._number = 0
+        self._own_echo = f"{FENCE_KEY}{publisher}/".encode()
+        self._bell = asyncio.Event()
+        self._wanted = asyncio.Event()
+        self._take_backs: set[asyncio.Task[None]] = set()
+        self._add_metrics(registry)
+        kafka.subscribe(broker, HOLDS.name, self.on_holds, crash=crash)
+        kafka.subscribe(broker, INCIDENTS.name, self.on_incidents, crash=crash)
+        self.due = Queues(broker, DUE, self.on_due, group=GROUP_DUE, crash=crash)
+        self.updates = Queues(broker, UPDATES, self.on_updates, group=GROUP_UPDATES, crash=crash)
+
+    def _add_metrics(self, registry: CollectorRegistry) -> None:
+        self.fence_seconds = Histogram(
+            "interlock_fence_seconds", "Fence round trip.", buckets=BUCKETS, registry=registry
+        )
+        self.fences = Counter(
+            "interlock_fences_total", "Fences by their end.", ["end"], registry=registry
+        )
+        self.hold_seconds = Histogram(
+            "interlock_hold_seconds",
+            "From a disruption's broker time to its hold in force here.",
+            buckets=BUCKETS,
+            registry=registry,
+        )
+        self.outcomes = Counter(
+            "interlock_outcomes_total", "Outcomes.", ["kind", "result"], registry=registry
+        )
+        gauges: dict[str, tuple[str, Callable[[], float]]] = {
+            "interlock_waiting_offers": ("Offers at the gate.", lambda: self.waiting_count),
+            "interlock_open_holds": ("Holds now open.", lambda: len(self.holds)),
+            "interlock_fence_age_seconds": ("Since the last passed fence.", self.fence_age_s),
+        }
+        for name, (text, value) in gauges.items():
+            Gauge(name, text, registry=registry).set_function(value)
+
+    def deliver_by(self, delivery: Delivery) -> None:
+        """Hand every post to this delivery, which asks us as its gate."""
+        self.delivery = delivery
+        for queues in (self.due, self.updates):
+            queues.settle = delivery.settle
+
+    def judge(self, post: Post) -> Verdict:
+        """Judge a post by what is known now; one that waits asks for a fence."""
+        verdict = judge(
+            post,
+            open_holds=self.holds,
+            passed=self.passed,
+            now_s=self.clock.monotonic_s(),
+            now=self.clock.now(),
+            lease_s=self.lease_s,
+        )
+        if isinstance(verdict, Waiting):
+            self._wanted.set()
+        return verdict
+
+    async def changed(self) -> None:
+        """Wait until a fence has passed or a hold has opened or ended."""
+        self.waiting_count += 1
+        try:
+            async with asyncio.timeout(PROBE_S):  # A latest useful time passes without a bell.
+                await self._bell.wait()
+        except TimeoutError:
+            return
+        finally:
+            self.waiting_count -= 1
+
+    def _ring(self) -> None:
+        self._bell.set()
+        self._bell = asyncio.Event()
+
+    def fence_age_s(self) -> float:
+        """Return seconds since the newest passed fence was begun; infinite where none has."""
+        return self.clock.monotonic_s() - self.passed.begun_s if self.passed else float("inf")
+
+    async def keep_fences(self) -> None:
+        """Begin a fence whenever offers wait, and now and then, for ever."""
+        while True:
+            try:
+                async with asyncio.timeout(PROBE_S):
+                    await self._wanted.wait()
+            except TimeoutError:
+                pass
+            self._wanted.clear()
+            begun_s = self.clock.monotonic_s()
+            try:
+                await self._one_fence(begun_s)
+            except Exception as error:  # Any of aiokafka's: without a fence offers wait.
+                self.fences.labels("failed").inc()
+                log.error("no fence", why=str(error) or type(error).__name__)
+                await asyncio.sleep(FENCE_RETRY_S)
+            await asyncio.sleep(max(0.0, begun_s + FENCE_GAP_S - self.clock.monotonic_s()))
+
+    async def _one_fence(self, begun_s: float) -> None:
+        self._number += 1
+        self.fence = begin(self._number, now_s=begun_s, partitions=DISRUPTIONS.partitions)
+        async with asyncio.timeout(VOID_AFTER_S):
+            counted = asyncio.create_task(self._count_partitions())
+            record = FenceRecord(publisher=self.publisher, number=self._number)
+            acks = [
+                await self._emit(
+                    DISRUPTIONS, record, f"{self.publisher}-{self._number}", partition=p
+                )
+                for p in range(DISRUPTIONS.partitions)
+            ]
+            await asyncio.gather(*acks)
+            await counted
+            while self.fence is not None and not self.fence.passed:
+                await self._bell.wait()
+        fence, self.fence = self.fence, None
+        now_s = self.clock.monotonic_s()
+        assert fence is not None
+        if fence.void(now_s):
+            raise TimeoutError(f"fence {fence.number} took {now_s - begun_s:.1f} s and is void")
+        self.passed = Passed(number=fence.number, begun_s=fence.begun_s)
+        self.fence_seconds.observe(now_s - fence.begun_s)
+        self.fences.labels("passed").inc()
+        self._ring()
+
+    async def _count_partitions(self) -> None:
+        """Look behind each fence's begin whether there is a partition that no fence is written to."""
+        found = await self.admin.describe_topics([DISRUPTIONS.name])
+        count = len(found[0]["partitions"])
+        if count != DISRUPTIONS.partitions:
+            raise RuntimeError(
+                f"{DISRUPTIONS.name} has {count} partitions and must have {DISRUPTIONS.partitions}: "
+                "offers stop until it has"
+            )
+
+    async def on_holds(self, records: Sequence[kafka.Record]) -> None:
+        for record in records:
+            key = record.key or b""
+            if key.startswith(FENCE_KEY.encode()) and not key.startswith(self._own_echo):
+                continue
+            found = envelope.read(record.headers, record.value, allowed=HOLDS.records)
+            if isinstance(found, envelope.Unreadable):
+                raise TypeError(f"{HOLDS.name}, offset {record.offset}: {found.error}")
+            self._on_fact(found.record, trace=trace_id(found.traceparent))
+
+    def _on_fact(self, fact: Record, *, trace: str) -> None:
+        if isinstance(fact, FencePassed):
+            assert fact.number <= self._number, "an echo of a fence that we have not begun"
+            if self.fence is not None:
+                self.fence = self.fence.echo(fact.number, fact.partition)
+                if self.fence.passed:
+                    self._ring()
+            return
+        assert isinstance(fact, HoldOpened | HoldReleased)
+        if not self.holds.apply(fact):
+            return
+        self._ring()
+        if isinstance(fact, HoldOpened):
+            self._on_opened(fact)
+        log.info("hold", fact=type(fact).__name__, hold=fact.hold_id, trace=trace)
+
+    def _on_opened(self, hold: HoldOpened) -> None:
+        if self.passed is not None:  # Before that it is history that we read.
+            since_s = (self.clock.now() - hold.opened_at).total_seconds()
+            self.hold_seconds.observe(max(0.0, since_s))
+        task = asyncio.create_task(self._take_back(hold))
+        self._take_backs.add(task)
+        task.add_done_callback(self._take_backs.discard)
+
+    async def _take_back(self, hold: HoldOpened) -> None:
+        while self.passed is None:  # Until then we do not know whether it was released since.
+            await self._bell.wait()
+        while hold.hold_id in self.holds:
+            try:
+                await self.delivery.take_back(hold)
+            except Exception as error:  # The database's: the hold stands, and we try again.
+                log.error("take-back", hold=hold.hold_id, error=str(error))
+                await asyncio.sleep(PROBE_S)
+            else:
+                return
+
+    async def keep_retractions(self) -> None:
+        """End what another publisher began to take back and did not end, for ever."""
+        while True:
+            await asyncio.sleep(RESUME_EVERY_S)
+            try:
+                before = self.clock.now() - timedelta(seconds=2 * RESUME_EVERY_S)
+                await self.delivery.resume_retractions(before)
+            except Exception as error:  # The database's: the next round comes.
+                log.error("retractions", error=str(error))
+
+    async def on_incidents(self, records: Sequence[kafka.Record]) -> None:
+        for record in records:
+            found = envelope.read(record.headers, record.value, allowed=(Incident,))
+            if isinstance(found, envelope.Envelope):
+                assert isinstance(found.record, Incident)
+                if found.record.status == "closed":
+                    self.incidents.pop(found.record.incident_id, None)
+                else:
+                    self.incidents[found.record.incident_id] = found.record
+
+    async def on_due(self, records: Sequence[kafka.Record]) -> None:
+        for record in records:
+            found = await self._read(DUE, record, DuePost)
+            if found is not None:
+                assert isinstance(found.record, DuePost)
+                due = found.record
+                self.due.take(
+                    record, [due.post], attempt=due.attempt, traceparent=found.traceparent
+                )
+
+    async def on_updates(self, records: Sequence[kafka.Record]) -> None:
+        for record in records:
+            found = await self._read(UPDATES, record, StatusUpdate)
+            if found is not None:
+                assert isinstance(found.record, StatusUpdate)
+                posts = posts_of(found.record, self.accounts)
+                self.updates.take(record, posts, attempt=1, traceparent=found.traceparent)
+
+    async def _read(
+        self, topic: Topic, record: kafka.Record, model: type[Record]
+    ) -> envelope.Envelope | None:
+        found = envelope.read(record.headers, record.value, allowed=(model,))
+        if isinstance(found, envelope.Envelope):
+            return found
+        headers = {name: text.decode(errors="replace") for name, text in record.headers}
+        headers["interlock_error"] = found.error
+        dead = dead_letters_of(topic)
+        await (await kafka.emit(self.broker, dead, record.value or b"", headers=headers))
+        log.error("unreadable", topic=record.topic, offset=record.offset, why=found.error)
+        return None
+
+    async def emit_outcome(self, outcome: Outcome, traceparent: str) -> None:
+        """Say what became of a post; returns when the brokers acknowledged it."""
+        self.outcomes.labels(outcome.kind, outcome.result).inc()
+        event_id = f"{outcome.post_id}-{outcome.attempt}-{outcome.result}"
+        await (await self._emit(OUTCOMES, outcome, event_id, traceparent=traceparent))
+        log.info(
+            "outcome",
+            post=outcome.post_id,
+            account=outcome.account,
+            result=outcome.result,
+            hold=outcome.hold_id,
+            trace=trace_id(traceparent),
+        )
+
+    async def _emit(
+        self,
+        topic: Topic,
+        record: Record,
+        event_id: str,
+        *,
+        partition: int | None = None,
+        traceparent: str = "",
+    ) -> Any:
+        headers = envelope.write_headers(
+            record, event_id=event_id, source=SOURCE, traceparent=traceparent, at=self.clock.now()
+        )
+        value = envelope.write_value(record)
+        return await kafka.emit(
+            self.broker,
+            topic.name,
+            value,
+            headers=headers,
+            key=key_of(record),
+            partition=partition,
+        )
+
+    async def not_ready(self) -> dict[str, str]:
+        """Return what is missing before offers can flow, each with its reason."""
+        missing: dict[str, str] = {}
+        if self.fence_age_s() > READY_FENCE_S:
+            missing["fence"] = "no fence has passed lately: offers wait, status updates go on"
+        if not (self.due.assigned_once and self.updates.assigned_once):
+            missing["assignment"] = "waiting for the groups to hand out partitions"
+        return missing
+
+    async def stop(self) -> None:
+        """End the tasks; what is not settled will be read again."""
+        for task in self._take_backs:
+            task.cancel()
+        await asyncio.gather(*self._take_backs, return_exceptions=True)
+        for queues in (self.due, self.updates):
+            await queues.stop()
