@@ -74,10 +74,8 @@ def new_service(_: Settings) -> FastAPI:
             await database.migrate(engine, schema=SCHEMA, versions=VERSIONS)
             for channel in channels.values():
                 stack.push_async_callback(channel.aclose)
-            await stream.admin.start()
-            stack.push_async_callback(stream.admin.close)
             await stack.enter_async_context(broker)
-            await broker.start()
+            await stream.start()
             stack.push_async_callback(stream.stop)
             await stack.enter_async_context(
                 kafka.background(

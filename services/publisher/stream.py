@@ -77,7 +77,8 @@ class Stream:
     ) -> None:
         self.broker, self.publisher, self.lease_s = broker, publisher, lease_s
         self.accounts, self.clock, self.crash = dict(accounts), clock, crash
-        self.admin = AIOKafkaAdminClient(bootstrap_servers=servers, client_id="interlock-fence")
+        self.servers = servers
+        self.admin: AIOKafkaAdminClient
         self.delivery: Delivery
         self.holds = OpenHolds()
         self.incidents: dict[str, Incident] = {}
@@ -124,6 +125,12 @@ class Stream:
         self.delivery = delivery
         for queues in (self.due, self.updates):
             queues.settle = delivery.settle
+
+    async def start(self) -> None:
+        """Begin to read and write; the admin client wants a running loop."""
+        self.admin = AIOKafkaAdminClient(bootstrap_servers=self.servers)
+        await self.admin.start()
+        await self.broker.start()
 
     def judge(self, post: Post) -> Verdict:
         """Judge a post by what is known now; one that waits asks for a fence."""
@@ -361,3 +368,4 @@ class Stream:
         await asyncio.gather(*self._take_backs, return_exceptions=True)
         for queues in (self.due, self.updates):
             await queues.stop()
+        await self.admin.close()
