@@ -1,0 +1,53 @@
+"""The scheduler, wired: settings, queue, stream, HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from schemas.topics import TOPICS
+from services.kit import broker as kafka
+from services.kit import database, telemetry, web
+from services.kit.settings import Settings
+from services.scheduler.api import new_router
+from services.scheduler.store import SCHEMA, Store
+from services.scheduler.stream import Stream
+
+VERSION = "0.1.0"
+VERSIONS = Path(__file__).with_name("migrations") / "versions"
+
+
+def new_service(settings: Settings) -> FastAPI:
+    """Return the scheduler as an application; everything starts and stops with it."""
+    clock, registry = telemetry.Clock(), telemetry.new_registry(version=VERSION)
+    engine = database.new_engine(settings.database, schema=SCHEMA)
+    store = Store(engine)
+    broker = kafka.new_broker(settings.kafka, client_id="interlock-scheduler")
+    stream = Stream(broker, store, clock=clock, registry=registry, crash=telemetry.crash)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await kafka.must_match(settings.kafka, TOPICS)
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(engine.dispose)
+            await database.migrate(engine, schema=SCHEMA, versions=VERSIONS)
+            await stack.enter_async_context(broker)
+            await stream.start()
+            await stack.enter_async_context(
+                kafka.background(telemetry.crash, stream.keep_handing_over(), stream.keep_commits())
+            )
+            yield
+
+    app = web.new_app(
+        title="Interlock scheduler",
+        version=VERSION,
+        keys=web.Keys(settings.keys),
+        registry=registry,
+        readiness=stream.not_ready,
+        lifespan=lifespan,
+    )
+    app.include_router(new_router(store, clock))
+    return app

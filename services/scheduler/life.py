@@ -1,0 +1,49 @@
+"""The life of an offer in the scheduler: which outcome moves which state where. A table, no I/O.
+
+    queued ─▶ claimed ─▶ handed ─▶ published ─▶ retracted | retraction_failed
+       ▲         │          ├────▶ held        (the gate sent it back; the lane's recovery decides)
+       │         │          └────▶ expired | failed | uncertain
+       ├── review (after a hold: a person approves)
+       └── cancelled
+
+A queued offer in a held lane is held too: no row is written for that.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from schemas.posts import Outcome, Result
+
+State = Literal[
+    "queued", "claimed", "handed", "held", "review", "published", "expired", "failed",
+    "uncertain", "retracted", "retraction_failed", "cancelled",
+]  # fmt: skip
+
+IN_HAND: frozenset[State] = frozenset({"claimed", "handed"})
+CANCELLABLE: frozenset[State] = frozenset({"queued", "held", "review"})
+RECOVERABLE: frozenset[State] = frozenset({"queued", "held"})
+_RETRACTABLE: frozenset[State] = IN_HAND | {"published", "uncertain"}
+
+# What was published stays so: nothing but a retraction moves it on.
+_MOVES: dict[Result, frozenset[State]] = {
+    "published": IN_HAND | {"queued", "held", "review", "uncertain", "cancelled"},
+    "held": IN_HAND,
+    "expired": IN_HAND,
+    "failed": IN_HAND,
+    "uncertain": IN_HAND,
+    "retracted": _RETRACTABLE | {"retraction_failed"},
+    "retraction_failed": _RETRACTABLE,
+}
+
+
+def after(state: State, attempt: int, outcome: Outcome) -> State | None:
+    """Return the state that an outcome moves an offer to; None where it changes nothing.
+
+    An outcome of an earlier attempt speaks of the past, unless it says that the offer went out.
+    """
+    if state not in _MOVES[outcome.result]:
+        return None
+    if outcome.attempt != attempt and outcome.result in ("held", "expired", "failed", "uncertain"):
+        return None
+    return outcome.result
