@@ -1,15 +1,41 @@
-"""The `interlock` command."""
+"""The `interlock` command: run the system, look at it, and prepare what production needs."""
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+topics = typer.Typer(no_args_is_help=True, help="Create, check and document the topics.")
+keys = typer.Typer(no_args_is_help=True, help="API keys: the file that every service reads.")
+policy = typer.Typer(no_args_is_help=True, help="What a disruption holds, and what is said.")
+app.add_typer(topics, name="topics")
+app.add_typer(keys, name="keys")
+app.add_typer(policy, name="policy")
+
 Service = Literal["scheduler", "detector", "publisher"]
 GRACE_S = 5
+TEND_S = 0.5
+DOWN_S = 60
+
+DataFolder = Annotated[
+    Path, typer.Option("--data", envvar="INTERLOCK_DATA", help="the folder that holds everything")
+]
+Servers = Annotated[
+    str, typer.Option("--kafka", envvar="INTERLOCK_KAFKA", help="Kafka's bootstrap servers")
+]
+KeysFile = Annotated[Path, typer.Option("--file", envvar="INTERLOCK_KEYS", help="the keys file")]
+HERE = Path(".interlock")
 
 
 @app.callback()
@@ -21,14 +47,19 @@ def interlock() -> None:
 def serve(service: Annotated[Service, typer.Argument(help="which service")]) -> None:
     """Run one service in the foreground, as INTERLOCK_… says; this is what containers start."""
     import uvicorn
+    from pydantic import ValidationError
 
     from services.kit.settings import Settings
     from services.kit.telemetry import set_up_logs
 
-    settings = Settings()
-    set_up_logs(service=service, level=settings.log_level, style=settings.log_format)
+    try:
+        settings = Settings()
+        set_up_logs(service=service, level=settings.log_level, style=settings.log_format)
+        made = import_module(f"services.{service}.app").new_service(settings)
+    except (ValidationError, ValueError, OSError) as error:
+        fail(f"{service}: {error}")
     uvicorn.run(
-        import_module(f"services.{service}.app").new_service(settings),
+        made,
         host=settings.host,
         port=settings.port,
         loop="uvloop",
@@ -36,6 +67,320 @@ def serve(service: Annotated[Service, typer.Argument(help="which service")]) -> 
         access_log=False,
         timeout_graceful_shutdown=GRACE_S,
     )
+
+
+@app.command()
+def up(
+    data: DataFolder = HERE,
+    sandbox: Annotated[bool, typer.Option(help="run the sandbox network too")] = True,
+    port: Annotated[
+        list[str] | None, typer.Option(help="NAME=PORT, for any of the services; repeatable")
+    ] = None,
+) -> None:
+    """Run the whole system here, with real Kafka and PostgreSQL, until Ctrl-C."""
+    from ops.embedded.process import CannotStart
+    from ops.embedded.system import System
+
+    begun_s = time.monotonic()
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        with progress() as say:
+            system = System(data, progress=say, ports=_ports(port or []), sandbox=sandbox)
+            with system:
+                _apply_first_policy(system)
+                say("")
+                print_addresses(system, took_s=time.monotonic() - begun_s)
+                while not stop.wait(TEND_S):
+                    for name in system.tend():
+                        print(f"{name} had ended and was started again", flush=True)
+                print("stopping", flush=True)
+    except CannotStart as error:
+        fail(str(error))
+
+
+@app.command()
+def down(data: DataFolder = HERE) -> None:
+    """Stop the system that runs on this folder."""
+    from ops.embedded.process import CannotStart
+    from ops.embedded.system import locked, read_state
+
+    pid = read_state(data).get("pid")
+    try:
+        with locked(data):
+            print(f"nothing runs on {data}")
+            return
+    except CannotStart:
+        pass
+    if pid is None:
+        fail(f"something holds {data} and left no process number: see `fuser {data}/lock`")
+    os.kill(pid, signal.SIGTERM)
+    until_s = time.monotonic() + DOWN_S
+    while time.monotonic() < until_s:
+        try:
+            with locked(data):
+                print("stopped")
+                return
+        except CannotStart:
+            time.sleep(0.1)
+    fail(f"process {pid} has not stopped within {DOWN_S} s: see `interlock logs`")
+
+
+@app.command()
+def status(data: DataFolder = HERE) -> None:
+    """Say what runs, where, and whether it is ready; exits 1 when something is not."""
+    import httpx
+    from rich.console import Console
+    from rich.table import Table
+
+    from ops.embedded.system import read_state
+
+    state = read_state(data)
+    if "pid" not in state or not Path(f"/proc/{state['pid']}").exists():
+        fail(f"nothing runs on {data}: start it with `interlock up`")
+    table = Table("name", "process", "memory", "address", "state")
+    all_ready = True
+    for name, pid in state["children"].items():
+        address = state["addresses"].get(name, state.get(name.replace("postgres", "database"), ""))
+        said = "runs" if Path(f"/proc/{pid}").exists() else "has ended"
+        if name in state["addresses"]:
+            try:
+                answer = httpx.get(f"{address}/readyz", timeout=6).json()
+                said = "; ".join([answer["status"], *answer["missing"].values()])
+            except (httpx.HTTPError, ValueError) as error:
+                said = f"does not answer ({type(error).__name__})"
+            all_ready &= said == "ready"
+        table.add_row(name, str(pid), f"{resident_mb(pid):.0f} MB", address, said)
+    Console().print(table)
+    if not all_ready:
+        raise typer.Exit(1)
+
+
+@app.command()
+def logs(
+    name: Annotated[str, typer.Argument(help="a service or an engine")] = "",
+    data: DataFolder = HERE,
+    lines: Annotated[int, typer.Option("--lines", "-n", help="how many")] = 40,
+) -> None:
+    """Show the last lines of the logs."""
+    from ops.embedded.process import tail
+
+    found = sorted((data / "logs").glob(f"{name or '*'}.log"))
+    if not found:
+        there = ", ".join(p.stem for p in sorted((data / "logs").glob("*.log"))) or "none"
+        fail(f"there is no log {name!r} in {data / 'logs'}; there are: {there}")
+    for path in found:
+        print(f"==> {path}", tail(path, lines), sep="\n")
+
+
+@app.command()
+def demo(
+    data: Annotated[
+        Path | None, typer.Option(help="where; by default a folder that is removed")
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="leave all running at the end")] = False,
+) -> None:
+    """Play the stranded-train evening; exits 0 only when the promise held."""
+    from ops.demo.evening import main as play
+
+    from ops.embedded.process import CannotStart
+
+    try:
+        raise typer.Exit(play(data, keep=keep))
+    except CannotStart as error:
+        fail(str(error))
+
+
+@topics.command("create")
+def create(
+    kafka: Servers = "127.0.0.1:9092",
+    replicas: Annotated[int, typer.Option(help="3 in production")] = 3,
+    dry_run: Annotated[bool, typer.Option(help="say what would be done")] = False,
+) -> None:
+    """Create the topics that are missing, as the registry has them."""
+    from schemas.topics import TOPICS
+    from services.kit.broker import create_topics, topic_differences
+
+    if dry_run:
+        print("\n".join(topic_differences(kafka, TOPICS)) or "nothing to do")
+        return
+    made = create_topics(kafka, TOPICS, replicas=replicas)
+    print("\n".join(f"created {name}" for name in made) or "all topics were there")
+    check(kafka)
+
+
+@topics.command("check")
+def check(kafka: Servers = "127.0.0.1:9092") -> None:
+    """Compare the cluster's topics with the registry; exits 1 when they differ."""
+    from schemas.topics import TOPICS
+    from services.kit.broker import topic_differences
+
+    if wrong := topic_differences(kafka, TOPICS):
+        fail("\n".join(wrong))
+    print(f"{len(TOPICS)} topics are as they must be")
+
+
+@topics.command("docs")
+def docs(
+    check_only: Annotated[
+        bool, typer.Option("--check", help="only say whether they are stale")
+    ] = False,
+) -> None:
+    """Write the JSON Schemas and the AsyncAPI document beside the models."""
+    from schemas.generate import stale, write_all
+
+    if not check_only:
+        print("\n".join(f"wrote {path}" for path in write_all()))
+    elif wrong := stale():
+        fail("stale: " + ", ".join(str(p) for p in wrong) + ". Run `interlock topics docs`")
+
+
+@keys.command("add")
+def add(
+    name: str,
+    role: Annotated[list[str], typer.Option(help="repeatable")],
+    network: Annotated[list[str] | None, typer.Option(help="speak for these only")] = None,
+    file: KeysFile = Path("keys.json"),
+) -> None:
+    """Make a key and print it, once; the file keeps its SHA-256."""
+    from ops.embedded.keys import add_key
+
+    try:
+        print(add_key(file, name=name, roles=tuple(role), networks=tuple(network or ())))
+    except ValueError as error:
+        fail(str(error))
+
+
+@keys.command("remove")
+def remove(name: str, file: KeysFile = Path("keys.json")) -> None:
+    """Remove a key; services notice within a second."""
+    from ops.embedded.keys import remove_key
+
+    if not remove_key(file, name):
+        fail(f"{file} has no key named {name}")
+
+
+@keys.command("list")
+def list_keys(file: KeysFile = Path("keys.json")) -> None:
+    """List names, roles and networks."""
+    from ops.embedded.keys import read_keys
+
+    for entry in read_keys(file):
+        networks = ", ".join(entry.get("networks", [])) or "all networks"
+        print(f"{entry['name']}: {', '.join(entry['roles'])} ({networks})")
+
+
+@policy.command("apply")
+def apply(
+    file: Annotated[
+        Path | None, typer.Argument(help="by default the one that came with it")
+    ] = None,
+    detector: Annotated[str, typer.Option(envvar="INTERLOCK_DETECTOR", help="its address")] = "",
+    key: Annotated[
+        str, typer.Option(envvar="INTERLOCK_KEY", help="a key with the role admin")
+    ] = "",
+    dry_run: Annotated[bool, typer.Option(help="only read and check the file")] = False,
+) -> None:
+    """Put a policy in force: it is written into the detector's log, on every partition."""
+    import httpx
+
+    from ops.policies import DEFAULT, read_policy
+
+    try:
+        found = read_policy(file or DEFAULT)
+        if dry_run:
+            print(f"{found.name}: {len(found.rules)} rules, {len(found.messages)} languages")
+            return
+        answer = httpx.put(
+            f"{detector}/v1/policy",
+            content=found.model_dump_json(),
+            headers={"authorization": f"Bearer {key}", "content-type": "application/json"},
+            timeout=30,
+        )
+    except (ValueError, httpx.HTTPError) as error:
+        fail(str(error))
+    if not answer.is_success:
+        fail(answer.json()["detail"])
+    print(f"{found.name} is in force on {len(answer.json())} partitions")
+
+
+def _apply_first_policy(system: Any) -> None:
+    """Apply the default policy to a log that has none."""
+    from ops.policies import DEFAULT, read_policy
+
+    with system.client("detector") as client:
+        in_force = client.get("/v1/policy").raise_for_status().json()
+        if all(one is None for one in in_force.values()):
+            content = read_policy(DEFAULT).model_dump_json()
+            headers = {"content-type": "application/json"}
+            client.put("/v1/policy", content=content, headers=headers).raise_for_status()
+
+
+def print_addresses(system: Any, *, took_s: float) -> None:
+    """Print where everything is and how to use the keys."""
+    print(f"Interlock is ready ({took_s:.1f} s). Data, logs and keys: {system.data}\n")
+    for name in [*sorted(n for n in system.children if n not in ("kafka", "postgres"))]:
+        print(f"  {name:<12} {system.address(name)}")
+    print(f"  {'kafka':<12} {system.kafka}\n  {'postgres':<12} {system.database}\n")
+    file = system.data / "development-keys.json"
+    print(f"Development keys, one for each role, from this machine only: {file}")
+    print(f"""
+  key() {{ python3 -c "import json; print(json.load(open('{file}'))['$1'])"; }}
+  curl -H "Authorization: Bearer $(key viewer)" {system.address("detector")}/v1/holds
+
+Ctrl-C stops it.""", flush=True)  # fmt: skip
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str], None]]:
+    """Show what is going on: a spinner on a terminal, else a line for each new thing."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    shown = console.status("starting")
+    said = ""
+
+    def say(text: str) -> None:
+        nonlocal said
+        if not text:
+            shown.stop()
+        elif console.is_terminal:
+            shown.update(text)
+            shown.start()
+        elif text.partition(":")[0] != said.partition(":")[0]:
+            print(text, file=sys.stderr, flush=True)
+        said = text
+
+    try:
+        yield say
+    finally:
+        shown.stop()
+
+
+def resident_mb(pid: int) -> float:
+    """Return a process's resident memory in MB; 0 where there is none."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except OSError:
+        return 0.0
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def _ports(given: list[str]) -> dict[str, int]:
+    found = {}
+    for one in given:
+        name, _, number = one.partition("=")
+        if not number.isdigit():
+            fail(f"--port {one}: NAME=PORT was expected, such as --port publisher=8080")
+        found[name] = int(number)
+    return found
+
+
+def fail(why: str) -> NoReturn:
+    """End with a reason, in words."""
+    print(f"interlock: {why}", file=sys.stderr, flush=True)
+    raise typer.Exit(1)
 
 
 def main() -> None:

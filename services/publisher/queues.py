@@ -36,6 +36,7 @@ class Queues:
         handler: kafka.Handler,
         *,
         group: str,
+        instance: str,
         crash: kafka.Crash,
     ) -> None:
         self.topic, self.crash = topic, crash
@@ -51,6 +52,7 @@ class Queues:
             topic.name,
             handler,
             group=group,
+            instance=instance,
             listener=kafka.Rebalance(
                 assigned=self._on_assigned, revoked=self._on_revoked, crash=crash
             ),

@@ -69,6 +69,7 @@ class Stream:
         *,
         servers: str,
         publisher: str,
+        instance: str,
         accounts: Mapping[str, AnyAccount],
         lease_s: float,
         clock: Clock,
@@ -93,8 +94,9 @@ class Stream:
         self._add_metrics(registry)
         kafka.subscribe(broker, HOLDS.name, self.on_holds, crash=crash)
         kafka.subscribe(broker, INCIDENTS.name, self.on_incidents, crash=crash)
-        self.due = Queues(broker, DUE, self.on_due, group=GROUP_DUE, crash=crash)
-        self.updates = Queues(broker, UPDATES, self.on_updates, group=GROUP_UPDATES, crash=crash)
+        groups: dict[str, Any] = {"instance": instance, "crash": crash}
+        self.due = Queues(broker, DUE, self.on_due, group=GROUP_DUE, **groups)
+        self.updates = Queues(broker, UPDATES, self.on_updates, group=GROUP_UPDATES, **groups)
 
     def _add_metrics(self, registry: CollectorRegistry) -> None:
         self.fence_seconds = Histogram(

@@ -26,7 +26,14 @@ def new_service(settings: Settings) -> FastAPI:
     engine = database.new_engine(settings.database, schema=SCHEMA)
     store = Store(engine)
     broker = kafka.new_broker(settings.kafka, client_id="interlock-scheduler")
-    stream = Stream(broker, store, clock=clock, registry=registry, crash=telemetry.crash)
+    stream = Stream(
+        broker,
+        store,
+        instance=settings.instance,
+        clock=clock,
+        registry=registry,
+        crash=telemetry.crash,
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

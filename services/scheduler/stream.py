@@ -42,6 +42,7 @@ class Stream:
         broker: KafkaBroker,
         store: Store,
         *,
+        instance: str,
         clock: Clock,
         registry: CollectorRegistry,
         crash: kafka.Crash,
@@ -60,6 +61,7 @@ class Stream:
             OUTCOMES.name,
             self.on_outcomes,
             group=GROUP,
+            instance=instance,
             crash=crash,
             listener=kafka.Rebalance(
                 assigned=self._on_assigned, revoked=self._on_revoked, crash=crash

@@ -1,0 +1,1 @@
+"""The stranded-train evening: the whole promise in one minute, judged from outside."""
