@@ -311,10 +311,10 @@ class Evening:
         rows = [
             ("offers queued", len(self.queued)),
             ("went out and stand", counts["published"]),
-            ("held at the gate", counts["held"]),
             ("taken back", counts["retracted"]),
-            ("expired", counts["expired"]),
-            ("waiting for review", counts["review"]),
+            ("held", counts["held"]),
+            ("  of these expired", counts["expired"]),
+            ("  of these wait for review", counts["review"]),
             ("status updates at the channels", counts["updates"]),
             ("acknowledged event to hold", f"{(hold_s - begun_s) * 1000:.1f} ms"),
             ("acknowledged event to first update", f"{(first - begun_s) * 1000:.1f} ms"),

@@ -114,21 +114,22 @@ def judge_evening(
     times = Counter(seen["key"] for seen in published)
     verdict.doubled = [key for key, count in times.items() if count > 1]
     for seen in published:
-        labels = queued.get(seen["key"])
-        if labels is not None and any(
-            _covers(c, labels) and c.acknowledged_s + lease_s < seen["at_s"] < c.until_s
+        about = queued.get(seen["key"])
+        if about is not None and any(
+            _covers(c, about) and c.acknowledged_s + lease_s < seen["at_s"] < c.until_s
             for c in coverings
         ):
             verdict.late.append(seen["key"])
     on_network = {seen["key"]: seen["id"] for seen in published}
-    for post_id in queued:
+    for post_id, labels in queued.items():
         fate = _fate(states.get(post_id), last.get(post_id))
         if fate is None or (fate == "published") != (on_network.get(post_id) in standing):
             verdict.unaccounted.append(post_id)
         verdict.counts[fate or "unaccounted"] += 1
         if fate == "retracted" and on_network.get(post_id) in standing:
             verdict.left_standing.append(post_id)
-    verdict.counts["held"] = len({o["post_id"] for o in outcomes if o["result"] == "held"})
+        if fate in ("expired", "review") and any(_covers(c, labels) for c in coverings):
+            verdict.counts["held"] += 1
     verdict.counts["updates"] = sum(1 for seen in published if seen["key"] not in queued)
     return verdict
 

@@ -55,10 +55,13 @@ class System:
         sandbox: bool = True,
         env: dict[str, str] | None = None,
         copies: dict[str, int] | None = None,
+        replicas: int = 3,
     ) -> None:
         self.data, self.progress, self.with_sandbox = data.resolve(), progress, sandbox
         self.wanted_ports, self.extra_env = ports or {}, env or {}
         self.copies = copies or {}
+        self.replicas = replicas  # Of a Kafka that is not ours; ours is one broker.
+        self.launch: dict[str, list[str]] = {}  # Other commands for services: tests break them.
         self.children: dict[str, Child] = {}
         self.restarts: dict[str, int] = {}
         self.ports: dict[str, int] = {}
@@ -140,13 +143,13 @@ class System:
             raise CannotStart(f"no Kafka answers at {self.kafka}: check INTERLOCK_KAFKA")
 
     def _make_topics(self) -> None:
-        create_topics(self.kafka, TOPICS, replicas=1 if "kafka" in self.children else 3)
+        create_topics(self.kafka, TOPICS, replicas=1 if "kafka" in self.children else self.replicas)
         if wrong := topic_differences(self.kafka, TOPICS):
             raise CannotStart("the topics are not as they must be: " + "; ".join(wrong))
 
     def _spawn_service(self, name: str) -> None:
-        service = name.partition("-")[0]
-        self._spawn(name, [sys.executable, "-m", "services.cli", "serve", service])
+        serve = [sys.executable, "-m", "services.cli", "serve", name.partition("-")[0]]
+        self._spawn(name, self.launch.get(name, serve))
 
     def _spawn(self, name: str, command: list[str]) -> None:
         env = {
@@ -177,6 +180,16 @@ class System:
             child=self.children[name],
             patience_s=READY_S,
         )
+
+    def replace(self, name: str, command: list[str] | None = None) -> None:
+        """Kill a service and start it again, by another command if one is given."""
+        self.children[name].stop(signal.SIGKILL)
+        self.launch.pop(name, None)
+        if command is not None:
+            self.launch[name] = command
+        self._spawn_service(name)
+        self._write_state()
+        self.wait_ready(name)
 
     def client(self, service: str, key: str = "admin") -> httpx.Client:
         """Return a client of a service, with one of the development keys."""

@@ -1,0 +1,80 @@
+"""What a hold covers."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.labels import Matcher, covers, format_matchers, matches, parse_matchers
+
+COAST = {"network": "northlink", "line": "coast"}
+VALUES = st.text(min_size=1, max_size=30)
+MATCHERS = st.lists(
+    st.builds(Matcher, name=st.from_regex(r"[a-z_]{1,8}", fullmatch=True), operator=st.sampled_from(["=", "!="]), value=VALUES),
+    max_size=4,
+).map(tuple)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("matchers", "labels", "covered"),
+    [
+        ("{}", COAST, True),
+        ("{}", {}, True),
+        ('line="coast"', COAST, True),
+        ('line="valley"', COAST, False),
+        ('line="valley"', {"network": "northlink"}, True),
+        ('line=~"val.*"', {"network": "northlink"}, True),
+        ('line="coast",network="northlink"', COAST, True),
+        ('line="coast",network="southlink"', COAST, False),
+        ('line=~"coa"', COAST, False),
+        ('line=~"coa.*|valley"', COAST, True),
+        ('line!="coast"', COAST, False),
+        ('line!="valley"', COAST, True),
+        ('line!~"v.*"', COAST, True),
+    ],
+)
+def test_what_matchers_cover(matchers: str, labels: dict[str, str], covered: bool) -> None:
+    assert covers(parse_matchers(matchers), labels) is covered
+
+
+def test_an_offer_without_the_label_is_covered_and_a_rule_does_not_match_it() -> None:
+    unlabelled = {"network": "northlink"}
+    assert covers(parse_matchers('line="coast"'), unlabelled)
+    assert not matches(parse_matchers('line="coast"'), unlabelled)
+
+
+@given(MATCHERS)
+def test_matchers_are_read_as_they_are_written(matchers: tuple[Matcher, ...]) -> None:
+    assert parse_matchers(format_matchers(matchers)) == matchers
+
+
+@given(MATCHERS, st.dictionaries(st.sampled_from(["line", "network", "a"]), VALUES))
+def test_a_label_taken_away_never_frees_an_offer(
+    matchers: tuple[Matcher, ...], labels: dict[str, str]
+) -> None:
+    if covers(matchers, labels):
+        for name in labels:
+            assert covers(matchers, {k: v for k, v in labels.items() if k != name})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "write {} for everything"),
+        ("line", 'expected name="value"'),
+        ('line="a" network="b"', "expected a comma"),
+        ('line=""', "1 to 256 characters"),
+        ('line=~"("', "the pattern of line is not RE2"),
+        ('line=~"(a)\\\\1"', "the pattern of line is not RE2"),
+        ('{line="a"', "closing brace"),
+    ],
+)
+def test_bad_matchers_say_what_is_wrong(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said.replace("{", r"\{").replace("}", r"\}")):
+        parse_matchers(text)
+
+
+def test_a_pattern_that_would_hang_other_engines_is_quick() -> None:
+    labels = {"line": "a" * 256}
+    assert not covers(parse_matchers('line=~"(a+)+b"'), labels)
