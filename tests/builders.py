@@ -40,7 +40,12 @@ def a_disruption(**values: Any) -> Disruption:
 
 def an_entry(body: Record | Unreadable, *, offset: int = 0, **values: Any) -> Entry:
     number = next(_numbers)
-    known = {"partition": 2, "at": AT, "event_id": f"event-{number}", "source": "/control-room"}
+    known: dict[str, Any] = {
+        "partition": 2,
+        "at": AT,
+        "event_id": f"event-{number}",
+        "source": "/control-room",
+    }
     return Entry(offset=offset, body=body, **(known | values))
 
 

@@ -1,7 +1,7 @@
 """The fold: what each record of one partition of `ops.disruptions` means, in order.
 
-- A story is one incident with what the fold must remember of it. One `(source, disruption_id)`, or
-  one declaration, is one story until it is closed.
+- A story is one incident with what the fold must remember of it. One `(network, source,
+  disruption_id)`, or one declaration, is one story until it is closed.
 - The same event again changes nothing. An event after the resolution opens the story again.
 - A hold id is opened once and released once. A story whose scope changes opens its new hold before
   it releases the old one, so that no offer slips through between them.
@@ -57,7 +57,7 @@ def lost(state: State, entry: Entry) -> Step:
 
 
 def _on_disruption(state: State, entry: Entry, event: Disruption) -> Step:
-    key = f"{entry.source}\n{event.disruption_id}"
+    key = f"{event.network}\n{entry.source}\n{event.disruption_id}"
     story = state.stories.get(state.by_key.get(key, ""))
     if story is None:
         return Step(state) if event.status == "resolved" else _open(state, entry, event, key=key)

@@ -31,7 +31,7 @@ class State(Value):
 
     policy: Policy | None = None
     stories: dict[str, Story] = {}
-    by_key: dict[str, str] = {}  # (source, disruption id) to incident id.
+    by_key: dict[str, str] = {}  # (network, source, disruption id) to incident id.
     other_holds: dict[str, HoldOpened] = {}  # Manual and precautionary ones.
 
 

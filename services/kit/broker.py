@@ -183,7 +183,7 @@ async def emit(
 
 
 class TopicSpec(Protocol):
-    """What a topic must be like; `config` holds Kafka's own option names."""
+    """What a topic must be like; `config` has Kafka's own option names."""
 
     @property
     def name(self) -> str: ...

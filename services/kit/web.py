@@ -22,7 +22,9 @@ from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Histogram, generate_latest
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.kit.telemetry import trace_id
 
@@ -169,7 +171,10 @@ def new_app(
     app.add_exception_handler(StarletteHTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(Exception, _on_crash)
-    app.middleware("http")(_access_log(registry))
+    seconds = Histogram(
+        "interlock_http_seconds", "Time to answer.", ["method", "status"], registry=registry
+    )
+    app.add_middleware(Edge, seconds=seconds)
 
     @app.get("/healthz", dependencies=[Depends(public)])
     async def healthz() -> dict[str, str]:
@@ -190,31 +195,44 @@ def new_app(
     return app
 
 
-def _access_log(registry: CollectorRegistry) -> Any:
-    seconds = Histogram(
-        "interlock_http_seconds", "Time to answer.", ["method", "status"], registry=registry
-    )
-    log = structlog.get_logger()
+class Edge:
+    """The outermost layer: it limits the body, however it comes, and logs one line per request."""
 
-    async def logged(request: Request, call_next: Any) -> Response:
-        begun_s = time.monotonic()
-        length = request.headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > BODY_BYTES:
-            return problem_answer(413, f"the body may have {BODY_BYTES} bytes at most")
-        response: Response = await call_next(request)
-        took_s = time.monotonic() - begun_s
-        seconds.labels(request.method, str(response.status_code)).observe(took_s)
-        log.info(
-            "answered",
-            method=request.method,
-            path=request.url.path,
-            status=response.status_code,
-            ms=round(took_s * 1000, 2),
-            trace=trace_id(request.headers.get("traceparent", "")),
-        )
-        return response
+    def __init__(self, app: ASGIApp, *, seconds: Histogram) -> None:
+        self.app, self.seconds = app, seconds
 
-    return logged
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        begun_s, status, taken = time.monotonic(), 500, 0
+
+        async def limited() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > BODY_BYTES:
+                raise HTTPException(413, f"the body may have {BODY_BYTES} bytes at most")
+            return message
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            await self.app(scope, limited, noted)
+        finally:
+            took_s = time.monotonic() - begun_s
+            self.seconds.labels(scope["method"], str(status)).observe(took_s)
+            structlog.get_logger().info(
+                "answered",
+                method=scope["method"],
+                path=scope["path"],
+                status=status,
+                ms=round(took_s * 1000, 2),
+                trace=trace_id(Headers(scope=scope).get("traceparent", "")),
+            )
 
 
 def problem_answer(

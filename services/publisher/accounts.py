@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Literal
 
@@ -56,7 +57,7 @@ class Accounts(BaseModel):
     accounts: dict[Account, AnyAccount]
 
 
-def posts_of(update: StatusUpdate, accounts: dict[str, AnyAccount]) -> list[Post]:
+def posts_of(update: StatusUpdate, accounts: Mapping[str, AnyAccount]) -> list[Post]:
     """Return the posts that an update makes: one per account and language, ids derived from it."""
     found = []
     for name, account in accounts.items():

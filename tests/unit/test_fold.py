@@ -87,6 +87,13 @@ def test_an_incident_releases_only_its_own_hold() -> None:
     assert [r.hold_id for r in of(HoldReleased, said)] == [of(HoldOpened, before)[0].hold_id]
 
 
+def test_the_same_name_on_another_network_is_another_incident() -> None:
+    """Two operators whose systems count alike, on one partition: one resolved the other's hold."""
+    elsewhere = a_disruption(network="southlink", status="resolved")
+    state, _ = play(an_entry(a_disruption()))
+    assert play(an_entry(elsewhere, offset=1), state=state)[1] == []
+
+
 def test_a_disruption_that_comes_back_opens_a_new_hold() -> None:
     _, said = play(
         an_entry(a_disruption(), offset=0),

@@ -1,0 +1,54 @@
+"""One whole system for all tests that need one: real Kafka, real PostgreSQL, real processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ops.embedded.system import System
+from ops.policies import DEFAULT, read_policy
+from tests.engines import Engines, engines
+from tests.journey import Journey
+
+_used: list[str] = []
+
+
+@pytest.fixture(scope="session")
+def test_engines() -> Iterator[Engines]:
+    with engines() as found:
+        _used.append(found.kind)
+        yield found
+
+
+@pytest.fixture(scope="session")
+def system(test_engines: Engines, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """Return the running system. Tests share it: each speaks of a network of its own."""
+    if test_engines.kafka:
+        os.environ["INTERLOCK_KAFKA"] = test_engines.kafka
+        os.environ["INTERLOCK_DATABASE"] = test_engines.database
+    folder = tmp_path_factory.mktemp("system")
+    with System(folder, progress=lambda _: None, replicas=1) as running:
+        with running.client("detector", "admin") as admin:
+            policy = read_policy(DEFAULT).model_dump(mode="json")
+            admin.put("/v1/policy", json=policy).raise_for_status()
+        yield running
+
+
+@pytest.fixture
+def journey(system: System) -> Iterator[Journey]:
+    """Return one test's own network, campaign and eyes; what it broke is mended behind it."""
+    with Journey(system) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return Path(__file__).parents[1]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for kind in _used:
+        terminalreporter.write_line(f"engines: {kind}")

@@ -1,0 +1,44 @@
+"""Fakes that keep the contract of the real thing: see tests/contracts."""
+
+from __future__ import annotations
+
+import math
+
+from schemas.posts import Post
+from services.kit.telemetry import Clock
+from services.publisher.channels import Publication
+from services.publisher.gate import Cleared
+from services.publisher.ledger import Capabilities
+
+
+class FakeChannel:
+    """A channel in memory: one post per key, and whatever goes wrong next in `failures`."""
+
+    def __init__(
+        self, clock: Clock, *, idempotent_s: float = math.inf, can_delete: bool = True
+    ) -> None:
+        self.clock = clock
+        self.capabilities = Capabilities(idempotent_s=idempotent_s, can_delete=can_delete)
+        self.standing: dict[str, Post] = {}
+        self.failures: list[Exception] = []
+        self.lost_answers: list[Exception] = []  # Raised after the post was created.
+        self.tries = 0
+
+    async def publish(self, cleared: Cleared, *, key: str) -> Publication:
+        cleared.check(self.clock.monotonic_s())
+        self.tries += 1
+        if self.failures:
+            raise self.failures.pop(0)
+        name = key if self.capabilities.idempotent_s else f"{key}-{self.tries}"
+        self.standing[name] = cleared.post
+        if self.lost_answers:
+            raise self.lost_answers.pop(0)
+        return Publication(name)
+
+    async def retract(self, publication: Publication) -> None:
+        if self.failures:
+            raise self.failures.pop(0)
+        self.standing.pop(publication.id, None)
+
+    async def aclose(self) -> None:
+        return

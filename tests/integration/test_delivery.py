@@ -1,0 +1,188 @@
+"""One post's way through gate, ledger and channel, with a real ledger and a channel that fails."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from ops.embedded.system import System
+from schemas.holds import OpenHolds
+from schemas.posts import Outcome, Post
+from services.kit import database
+from services.kit.telemetry import Clock
+from services.publisher import delivery
+from services.publisher.channels import NotSent, Refused, Unknown
+from services.publisher.delivery import Delivery, Job
+from services.publisher.gate import Passed, Verdict, judge
+from services.publisher.store import SCHEMA, Store
+from tests.builders import AT, a_hold, a_post
+from tests.fakes import FakeChannel
+
+pytestmark = pytest.mark.usefixtures("quick_retries")
+
+
+@pytest.fixture
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "FIRST_RETRY_S", 0.001)
+    monkeypatch.setattr(delivery, "LAST_RETRY_S", 0.001)
+
+
+@dataclass
+class Open:
+    """A gate whose fence has just passed; `holds` may close it."""
+
+    holds: OpenHolds = field(default_factory=OpenHolds)
+
+    def judge(self, post: Post) -> Verdict:
+        now_s = Clock().monotonic_s()
+        passed = Passed(number=1, begun_s=now_s)
+        return judge(post, open_holds=self.holds, passed=passed, now_s=now_s, now=AT, lease_s=5)
+
+    async def changed(self) -> None:
+        raise AssertionError("nothing here waits")
+
+
+class Desk:
+    """A delivery with one account, and what it said."""
+
+    def __init__(self, store: Store) -> None:
+        self.store, self.gate, self.said = store, Open(), list[Outcome]()
+        self.channel = FakeChannel(Clock())
+        self.settled = 0
+
+    async def _emit(self, outcome: Outcome, _: str) -> None:
+        self.said.append(outcome)
+
+    def _settle(self) -> None:
+        self.settled += 1
+
+    async def send(self, post: Post, *, attempt: int = 1) -> str:
+        made = Delivery(
+            self.store, {"social-en": self.channel}, self.gate, clock=Clock(), emit=self._emit
+        )
+        await made.settle(Job(post, attempt, self._settle))
+        return self.said[-1].result
+
+    async def state(self, post: Post) -> str | None:
+        entry = await self.store.find(post.post_id)
+        return entry.state if entry else None
+
+
+@pytest.fixture
+async def desk(system: System) -> AsyncIterator[Desk]:
+    engine = database.new_engine(system.database, schema=SCHEMA)
+    yield Desk(Store(engine, publisher="test"))
+    await engine.dispose()
+
+
+def new_post(**values: Any) -> Post:
+    return a_post(post_id=uuid.uuid4().hex, **values)
+
+
+async def test_a_post_goes_out_once_and_is_said_again_when_it_comes_again(desk: Desk) -> None:
+    post = new_post()
+    assert [await desk.send(post), await desk.send(post)] == ["published", "published"]
+    assert (desk.channel.tries, desk.settled, await desk.state(post)) == (1, 2, "sent")
+
+
+async def test_what_was_certainly_not_sent_is_tried_again(desk: Desk) -> None:
+    post = new_post()
+    desk.channel.failures = [NotSent("no connection"), NotSent("too many", retry_after_s=0)]
+    assert await desk.send(post) == "published"
+    assert desk.channel.tries == 3
+
+
+async def test_what_the_channel_refuses_fails_and_may_be_handed_over_again(desk: Desk) -> None:
+    post = new_post()
+    desk.channel.failures = [Refused("too long")]
+    assert await desk.send(post) == "failed"
+    assert await desk.send(post) == "failed"
+    assert await desk.send(post, attempt=2) == "published"
+
+
+async def test_a_lost_answer_is_asked_for_again_with_the_same_key(desk: Desk) -> None:
+    post = new_post()
+    desk.channel.lost_answers = [Unknown("time-out")]
+    assert await desk.send(post) == "published"
+    assert len(desk.channel.standing) == 1
+
+
+async def test_on_a_channel_that_knows_no_keys_an_offer_is_uncertain_and_an_update_is_said_again(
+    desk: Desk,
+) -> None:
+    desk.channel = FakeChannel(Clock(), idempotent_s=0)
+    offer, update = new_post(), new_post(kind="update")
+    desk.channel.lost_answers = [Unknown("time-out")]
+    assert await desk.send(offer) == "uncertain"
+    assert await desk.send(offer, attempt=2) == "uncertain"
+    assert len(desk.channel.standing) == 1
+    desk.channel.lost_answers = [Unknown("time-out")]
+    assert await desk.send(update) == "published"
+    assert len(desk.channel.standing) == 3
+
+
+@pytest.mark.parametrize(("idempotent_s", "result"), [(3600, "published"), (0, "uncertain")])
+async def test_a_send_that_a_crash_cut_off_is_resumed_by_capability(
+    desk: Desk, idempotent_s: float, result: str
+) -> None:
+    desk.channel = FakeChannel(Clock(), idempotent_s=idempotent_s)
+    post = new_post()
+    assert await desk.store.record_intent(post, attempt=1, fence=1, at=Clock().now())
+    assert await desk.send(post) == result
+
+
+async def test_a_held_offer_leaves_no_intent(desk: Desk) -> None:
+    desk.gate.holds.apply(a_hold())
+    post = new_post()
+    assert await desk.send(post) == "held"
+    assert await desk.state(post) is None
+
+
+async def test_a_cut_off_send_under_a_hold_is_uncertain(desk: Desk) -> None:
+    post = new_post()
+    await desk.store.record_intent(post, attempt=1, fence=1, at=Clock().now())
+    desk.gate.holds.apply(a_hold())
+    assert await desk.send(post) == "uncertain"
+
+
+async def test_an_offer_that_went_out_as_the_hold_opened_is_taken_back(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post, hold = new_post(), a_hold(take_back_s=60)
+    judged = desk.gate.judge
+
+    def hold_after_judging(found: Post) -> Verdict:
+        verdict = judged(found)
+        if desk.channel.tries == 0 and len(calls) == 1:
+            desk.gate.holds.apply(hold)
+        calls.append(found)
+        return verdict
+
+    calls: list[Post] = []
+    monkeypatch.setattr(desk.gate, "judge", hold_after_judging)
+    await desk.send(post)
+    assert [said.result for said in desk.said] == ["published", "retracted"]
+    assert desk.channel.standing == {}
+
+
+async def test_a_channel_that_cannot_delete_is_named(desk: Desk) -> None:
+    desk.channel = FakeChannel(Clock(), can_delete=False)
+    post = new_post(labels={"line": uuid.uuid4().hex})
+    await desk.send(post)
+    hold = a_hold(f'{{line="{post.labels["line"]}"}}', take_back_s=3600, opened_at=Clock().now())
+    made = Delivery(
+        desk.store, {"social-en": desk.channel}, desk.gate, clock=Clock(), emit=desk._emit
+    )
+    await made.take_back(hold)
+    ours = [said for said in desk.said if said.post_id == post.post_id]
+    assert ours[-1].result == "retraction_failed"
+    assert "by hand" in ours[-1].reason
+
+
+async def test_an_unknown_account_fails_by_name(desk: Desk) -> None:
+    assert await desk.send(new_post(account="nobody")) == "failed"
+    assert desk.said[-1].reason == "there is no channel account nobody"

@@ -1,0 +1,161 @@
+"""Every route of every service states who may call it; nobody else may."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+
+from ops.embedded.system import make_accounts
+from services.detector.app import new_service as new_detector
+from services.kit.settings import Settings
+from services.kit.web import ROLES
+from services.publisher.app import new_service as new_publisher
+from services.scheduler.app import new_service as new_scheduler
+
+READING = {"viewer", "operations", "marketing", "approver", "admin"}
+TABLE: dict[str, set[str]] = {
+    "GET /healthz": {"public"},
+    "GET /readyz": {"public"},
+    "GET /metrics": {"viewer", "admin"},
+    "POST /v1/events": {"emitter"},
+    "GET /v1/holds": READING | {"emitter"},
+    "POST /v1/holds": {"operations"},
+    "POST /v1/holds/{hold_id}/release": {"operations"},
+    "GET /v1/incidents": READING | {"emitter"},
+    "GET /v1/incidents/{incident_id}": READING | {"emitter"},
+    "POST /v1/incidents": {"operations"},
+    "POST /v1/incidents/{incident_id}/updates": {"operations"},
+    "POST /v1/incidents/{incident_id}/resolve": {"operations"},
+    "GET /v1/policy": READING | {"emitter"},
+    "PUT /v1/policy": {"admin"},
+    "POST /v1/campaigns": {"marketing"},
+    "GET /v1/campaigns": READING,
+    "GET /v1/campaigns/{campaign_id}": READING,
+    "POST /v1/campaigns/{campaign_id}/cancel": {"marketing"},
+    "POST /v1/campaigns/{campaign_id}/posts": {"marketing"},
+    "GET /v1/posts": READING,
+    "GET /v1/posts/{post_id}": READING,
+    "POST /v1/posts/{post_id}/cancel": {"marketing"},
+    "POST /v1/posts/{post_id}/approve": {"approver"},
+    "GET /v1/summary": READING,
+    "GET /v1/ledger": READING,
+    "GET /v1/ledger/{post_id}": READING,
+    "GET /v1/gate": READING,
+    "GET /": {"public"},
+    "GET /feed.atom": {"public"},
+}
+
+
+@pytest.fixture(scope="module")
+def apps(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, FastAPI]]:
+    """Return the three applications, not started: who may call is decided before anything else."""
+    folder = tmp_path_factory.mktemp("routes")
+    keys: list[dict[str, Any]] = [
+        {"name": role, "roles": [role], "sha256": _sha256(role)} for role in ROLES
+    ]
+    keys.append(
+        {"name": "dev", "roles": list(ROLES), "sha256": _sha256("dev"), "development": True}
+    )
+    (folder / "keys.json").write_text(json.dumps({"keys": keys}))
+    make_accounts(folder, sandbox=None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INTERLOCK_KEYS", str(folder / "keys.json"))
+        patch.setenv("INTERLOCK_ACCOUNTS", str(folder / "accounts.yaml"))
+        patch.setenv("INTERLOCK_DATABASE", "postgresql://nobody@127.0.0.1:1/none")
+        patch.setenv("INTERLOCK_KAFKA", "127.0.0.1:1")
+        makers = {"detector": new_detector, "scheduler": new_scheduler, "publisher": new_publisher}
+        yield {name: make(Settings()) for name, make in makers.items()}
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def routes(app: FastAPI) -> dict[str, APIRoute]:
+    """Return the routes of an application, those of its routers too."""
+    found: dict[str, APIRoute] = {}
+
+    def walk(items: Any) -> None:
+        for route in items:
+            if isinstance(route, APIRoute):
+                for method in route.methods or ():
+                    found[f"{method} {route.path}"] = route
+            elif hasattr(route, "original_router"):
+                walk(route.original_router.routes)
+
+    walk(app.routes)
+    return found
+
+
+def roles_of(route: APIRoute) -> set[str]:
+    stated = [getattr(d.call, "roles", None) for d in route.dependant.dependencies]
+    found = [roles for roles in stated if roles is not None]
+    assert len(found) == 1, f"{route.path} states its roles {len(found)} times"
+    return set(found[0])
+
+
+def test_every_route_states_its_roles_as_in_the_table(apps: dict[str, FastAPI]) -> None:
+    stated = {name: roles_of(r) for app in apps.values() for name, r in routes(app).items()}
+    assert stated == TABLE
+
+
+@pytest.mark.parametrize("service", ["detector", "scheduler", "publisher"])
+async def test_nobody_else_may(apps: dict[str, FastAPI], service: str) -> None:
+    app = apps[service]
+    transport = httpx.ASGITransport(app, client=("127.0.0.1", 1))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        for name in routes(app):
+            method, path = name.split()
+            if TABLE[name] == {"public"}:
+                continue
+            assert (await client.request(method, path)).status_code == 401, name
+            for role in set(ROLES) - TABLE[name]:
+                answer = await client.request(
+                    method, path, headers={"authorization": f"Bearer {role}"}
+                )
+                assert answer.status_code == 403, f"{role} may {name}"
+
+
+async def test_a_development_key_works_from_this_machine_only(apps: dict[str, FastAPI]) -> None:
+    headers = {"authorization": "Bearer dev"}
+    for host, status in (("127.0.0.1", 200), ("10.0.0.7", 403)):
+        transport = httpx.ASGITransport(apps["detector"], client=(host, 1))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            assert (await client.get("/v1/holds", headers=headers)).status_code == status
+
+
+async def test_a_body_that_is_too_large_is_refused(apps: dict[str, FastAPI]) -> None:
+    async def endless() -> Any:
+        for _ in range(40):
+            yield b"x" * 65_536
+
+    transport = httpx.ASGITransport(apps["detector"], client=("127.0.0.1", 1))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        headers = {"authorization": "Bearer emitter"}
+        named = await client.post("/v1/events", content=b"x" * 2_000_000, headers=headers)
+        streamed = await client.post("/v1/events", content=endless(), headers=headers)
+    assert (named.status_code, streamed.status_code) == (413, 413)
+
+
+def test_a_key_that_is_added_works_and_one_that_is_removed_does_not(tmp_path: Path) -> None:
+    from ops.embedded.keys import add_key, remove_key
+    from services.kit import web
+
+    file = tmp_path / "keys.json"
+    key = add_key(file, name="grafana", roles=("viewer",))
+    assert key not in file.read_text()
+    caller = web.Keys(file).caller(key)
+    assert caller is not None
+    assert caller.roles == {"viewer"}
+    assert remove_key(file, "grafana")
+    assert web.Keys(file).caller(key) is None
+    with pytest.raises(ValueError, match="there is no role king"):
+        add_key(file, name="x", roles=("king",))

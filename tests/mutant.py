@@ -1,0 +1,97 @@
+"""Runs a service with one mechanism of the promise switched off, so that its test is seen to fail.
+
+`python -m tests.mutant NAME SERVICE`. Nothing of this is in the product: each mutation replaces one
+function of the real code in its own process, and everything else is what runs in production.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import uuid
+from typing import Any
+
+from schemas.holds import OpenHolds
+from schemas.posts import Post
+from services import cli
+from services.detector import fold as detector_fold
+from services.detector.state import Entry, State, Step
+from services.publisher import stream as publisher_stream
+from services.publisher.channels import mastodon
+from services.publisher.delivery import Delivery
+from services.publisher.gate import Cleared, Held, Verdict, judge
+
+
+def put(owner: Any, name: str, mutant: Any) -> None:
+    """Put a mutant in the place of a function that is really there."""
+    assert callable(getattr(owner, name))
+    setattr(owner, name, mutant)
+
+
+def no_gate() -> None:
+    """Silence off: every offer is cleared."""
+
+    def always(post: Post, **_: Any) -> Verdict:
+        return Cleared(post, until_s=math.inf, fence=None)
+
+    put(publisher_stream, "judge", always)
+
+
+def no_fence() -> None:
+    """When in doubt: holds are looked at, and what no fence vouches for goes out all the same."""
+
+    def trusting(post: Post, *, open_holds: OpenHolds, **_: Any) -> Verdict:
+        hold = open_holds.covering(post.labels)
+        return Held(post, hold.hold_id, hold.reason) if hold else Cleared(post, math.inf, None)
+
+    put(publisher_stream, "judge", trusting)
+
+
+def no_take_back() -> None:
+    """Take-back off: what went out stays."""
+
+    async def nothing(*_: Any) -> None:
+        return
+
+    put(Delivery, "take_back", nothing)
+    put(Delivery, "_take_back_one", nothing)
+
+
+def updates_wait() -> None:
+    """Voice off: an update is judged as an offer is."""
+
+    def alike(post: Post, **known: Any) -> Verdict:
+        return judge(post.model_copy(update={"kind": "offer"}), **known)
+
+    put(publisher_stream, "judge", alike)
+
+
+def fresh_keys() -> None:
+    """Once off: every try carries a key of its own."""
+    publish = mastodon.Mastodon.publish
+
+    async def with_fresh_key(self: mastodon.Mastodon, cleared: Cleared, *, key: str) -> Any:
+        return await publish(self, cleared, key=f"{key}.{uuid.uuid4().hex}")
+
+    put(mastodon.Mastodon, "publish", with_fresh_key)
+
+
+def unreadable_is_nothing() -> None:
+    """When in doubt: what cannot be read holds nothing."""
+
+    def passed_over(state: State, entry: Entry, body: Any) -> Step:
+        return Step(state)
+
+    put(detector_fold, "_on_unreadable", passed_over)
+
+
+MUTANTS = {
+    f.__name__: f
+    for f in (no_gate, no_fence, no_take_back, updates_wait, fresh_keys, unreadable_is_nothing)
+}
+
+if __name__ == "__main__":
+    name, service = sys.argv[1:]
+    MUTANTS[name]()
+    sys.argv = ["interlock", "serve", service]
+    cli.main()

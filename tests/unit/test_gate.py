@@ -1,0 +1,93 @@
+"""The gate: an offer goes out only when every doubt is ruled out."""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.holds import OpenHolds
+from schemas.posts import Post
+from services.publisher.gate import Cleared, Held, Passed, Stale, TooLate, Verdict, Waiting, judge
+from tests.builders import AT, a_hold, a_post
+
+LEASE_S = 0.25
+NOW_S = 1000.0
+FRESH = Passed(number=7, begun_s=NOW_S - 0.1)
+
+
+def verdict(
+    post: Post,
+    *matchers: str,
+    passed: Passed | None = FRESH,
+    now_s: float = NOW_S,
+    late_s: float = 0,
+) -> Verdict:
+    holds = OpenHolds()
+    for text in matchers:
+        holds.apply(a_hold(text))
+    return judge(
+        post,
+        open_holds=holds,
+        passed=passed,
+        now_s=now_s,
+        now=AT + timedelta(seconds=late_s),
+        lease_s=LEASE_S,
+    )
+
+
+def test_an_offer_that_nothing_covers_is_cleared_for_the_rest_of_the_lease() -> None:
+    found = verdict(a_post(), '{line="valley"}')
+    assert isinstance(found, Cleared)
+    assert found.until_s == FRESH.begun_s + LEASE_S
+    assert found.fence == FRESH.number
+
+
+def test_a_covered_offer_is_held() -> None:
+    assert isinstance(verdict(a_post(), '{line="coast"}'), Held)
+
+
+def test_an_offer_without_a_line_label_is_held() -> None:
+    assert isinstance(verdict(a_post(labels={}), '{line="coast"}'), Held)
+
+
+def test_without_a_fence_an_offer_waits() -> None:
+    assert isinstance(verdict(a_post(), passed=None), Waiting)
+
+
+@pytest.mark.parametrize("age_s", [LEASE_S, 1.0, 3600.0, -0.001])
+def test_an_old_fence_and_one_from_the_future_are_not_relied_on(age_s: float) -> None:
+    passed = Passed(number=7, begun_s=NOW_S - age_s)
+    assert isinstance(verdict(a_post(), passed=passed), Waiting)
+
+
+def test_an_offer_past_its_use_is_stale_even_without_a_fence() -> None:
+    assert isinstance(verdict(a_post(), passed=None, late_s=3600), Stale)
+
+
+@pytest.mark.parametrize("passed", [FRESH, None])
+def test_an_update_never_waits(passed: Passed | None) -> None:
+    found = verdict(a_post(kind="update"), "{}", passed=passed, late_s=10**6)
+    assert isinstance(found, Cleared)
+    assert found.until_s == math.inf
+
+
+@given(st.floats(-1, 2), st.booleans(), st.booleans())
+def test_an_offer_is_cleared_only_without_a_covering_hold_and_within_the_lease(
+    age_s: float, covered: bool, stale: bool
+) -> None:
+    passed = Passed(number=1, begun_s=NOW_S - age_s)
+    holds = ['{line="coast"}'] if covered else []
+    found = verdict(a_post(), *holds, passed=passed, late_s=3600 if stale else 0)
+    within = 0 <= NOW_S - passed.begun_s < LEASE_S
+    assert isinstance(found, Cleared) == (within and not covered and not stale)
+
+
+def test_a_clearance_runs_out() -> None:
+    cleared = Cleared(a_post(), until_s=10.0, fence=1)
+    cleared.check(9.999)
+    with pytest.raises(TooLate):
+        cleared.check(10.0)

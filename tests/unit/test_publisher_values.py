@@ -1,0 +1,108 @@
+"""Fences, the ledger's tables, offsets, and which accounts an update goes to."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from schemas.labels import parse_matchers
+from services.publisher.accounts import Accounts, FeedAccount, posts_of
+from services.publisher.fence import VOID_AFTER_S, begin
+from services.publisher.ledger import (
+    FOLLOWS,
+    Capabilities,
+    GiveUp,
+    SendAgain,
+    after_unknown,
+    before,
+)
+from services.publisher.offsets import Offsets
+from tests.builders import an_update
+
+
+def test_a_fence_passes_when_every_partition_has_echoed_it() -> None:
+    fence = begin(3, now_s=10.0, partitions=3)
+    for partition in (0, 2):
+        fence = fence.echo(3, partition)
+    assert not fence.passed
+    assert fence.echo(3, 1).passed
+
+
+def test_the_echo_of_an_older_fence_says_nothing() -> None:
+    fence = begin(3, now_s=10.0, partitions=1)
+    assert fence.echo(2, 0) == fence
+
+
+def test_a_fence_is_void_after_ten_seconds() -> None:
+    fence = begin(1, now_s=10.0, partitions=1)
+    assert not fence.void(10.0 + VOID_AFTER_S - 0.001)
+    assert fence.void(10.0 + VOID_AFTER_S)
+
+
+FOR_EVER, AN_HOUR, NEVER = (
+    Capabilities(idempotent_s=s, can_delete=True) for s in (math.inf, 3600, 0)
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "capabilities", "age_s", "decision"),
+    [
+        ("offer", FOR_EVER, 10**9, SendAgain),
+        ("offer", AN_HOUR, 60, SendAgain),
+        ("offer", AN_HOUR, 3600, GiveUp),
+        ("offer", NEVER, 0, GiveUp),
+        ("update", NEVER, 0, SendAgain),
+        ("update", AN_HOUR, 4000, SendAgain),
+    ],
+)
+def test_what_an_unknown_outcome_means(
+    kind: str, capabilities: Capabilities, age_s: float, decision: type[object]
+) -> None:
+    assert kind in ("offer", "update")
+    found = after_unknown(kind, capabilities, age_s=age_s)  # type: ignore[arg-type]
+    assert isinstance(found, decision)
+
+
+def test_nothing_follows_what_is_settled_for_good() -> None:
+    assert not FOLLOWS["retracted"]
+    assert not FOLLOWS["uncertain"]
+    assert before("intent") == ["failed"]
+    assert set(before("retracting")) == {"sent", "retraction_failed"}
+
+
+@given(st.lists(st.integers(0, 50), unique=True, min_size=1), st.data())
+def test_a_group_commits_up_to_the_first_record_that_is_not_settled(
+    offsets: list[int], data: st.DataObject
+) -> None:
+    known = Offsets()
+    for offset in sorted(offsets):
+        known.begin(1, offset)
+    settled = data.draw(st.lists(st.sampled_from(offsets), unique=True))
+    for offset in settled:
+        known.settle(1, offset)
+    left = set(offsets) - set(settled)
+    assert known.committable() == {1: min(left, default=max(offsets) + 1)}
+    known.committed(known.committable())
+    assert known.committable() == {}
+
+
+def test_an_update_makes_one_post_for_each_account_and_language() -> None:
+    accounts = {
+        "web": FeedAccount(channel="feed", updates=()),
+        "english": FeedAccount(channel="feed", updates=(), languages=("en",)),
+        "offers-only": FeedAccount(channel="feed"),
+        "valley": FeedAccount(channel="feed", updates=parse_matchers('line="valley"')),
+    }
+    found = [post.post_id for post in posts_of(an_update(), accounts)]
+    assert found == ["upd-2-0-0.web.en", "upd-2-0-0.web.fr", "upd-2-0-0.english.en"]
+
+
+def test_a_misspelt_field_of_an_account_is_refused_by_name() -> None:
+    with pytest.raises(ValidationError, match="tokn"):
+        Accounts.model_validate(
+            {"accounts": {"a": {"channel": "mastodon", "url": "https://a.example", "tokn": "x"}}}
+        )

@@ -1,0 +1,57 @@
+"""The records' compatibility, the registry, and what is generated from them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from schemas import envelope, generate
+from schemas.base import Record
+from schemas.topics import TOPICS, key_of, topic_named
+
+SAMPLES = Path(__file__).parents[1] / "samples"
+RECORDS = sorted(envelope.TYPES.values(), key=lambda record: record.TYPE)
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.TYPE)
+def test_a_stored_sample_is_still_read(record: type[Record]) -> None:
+    """Readers ignore what they do not know, and what was once written stays readable."""
+    sample = (SAMPLES / f"{record.TYPE}.json").read_text()
+    found = record.model_validate_json(sample)
+    assert record.model_validate_json(found.model_dump_json()) == found
+    more = json.dumps(json.loads(sample) | {"a_field_of_tomorrow": {"x": [1]}})
+    assert record.model_validate_json(more) == found
+
+
+def test_a_sample_belongs_to_a_record() -> None:
+    assert {p.stem for p in SAMPLES.glob("*.json")} == set(envelope.TYPES)
+
+
+@pytest.mark.parametrize("topic", TOPICS, ids=lambda topic: topic.name)
+def test_every_topic_has_a_writer_and_a_reader(topic: object) -> None:
+    found = topic_named(getattr(topic, "name", ""))
+    assert found.writers
+    assert found.readers
+    assert found.partitions > 0
+
+
+def test_generated_files_are_fresh() -> None:
+    assert generate.stale() == []
+
+
+def test_records_know_their_key() -> None:
+    keyless = {
+        r.TYPE
+        for r in RECORDS
+        if key_of(r.model_validate_json((SAMPLES / f"{r.TYPE}.json").read_text())) is None
+    }
+    assert keyless == {
+        "interlock.deadline.v1",
+        "interlock.fence.v1",
+        "interlock.policy-applied.v1",
+        "interlock.release-hold.v1",
+        "interlock.resolve-incident.v1",
+        "interlock.update-incident.v1",
+    }
