@@ -1,0 +1,163 @@
+"""The detector's doors and its log, on real Kafka."""
+
+from __future__ import annotations
+
+import json
+import signal
+import uuid
+from functools import partial
+from typing import Any
+
+import httpx
+from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
+from prometheus_client.parser import text_string_to_metric_families
+
+from schemas.disruptions import Disruption
+from schemas.topics import DISRUPTIONS, HOLDS, SNAPSHOTS
+from tests.builders import a_disruption
+from tests.journey import Journey, wait_for
+
+
+def an_event(journey: Journey, **data: Any) -> dict[str, Any]:
+    event: dict[str, Any] = {
+        "specversion": "1.0",
+        "id": uuid.uuid4().hex,
+        "source": "/control-room",
+    }
+    known = {
+        "disruption_id": uuid.uuid4().hex,
+        "network": journey.network,
+        "status": "opened",
+        "title": "x",
+    }
+    return event | {"type": Disruption.TYPE, "data": known | data}
+
+
+def post(journey: Journey, body: Any, kind: str) -> Any:
+    headers = {"content-type": kind}
+    return journey.emitter.post("/v1/events", content=json.dumps(body), headers=headers)
+
+
+def test_structured_and_batched_events_are_taken_and_acknowledged(journey: Journey) -> None:
+    one = post(journey, an_event(journey), "application/cloudevents+json")
+    two = post(
+        journey, [an_event(journey), an_event(journey)], "application/cloudevents-batch+json"
+    )
+    assert [one.status_code, two.status_code] == [202, 202]
+    receipts = one.json() + two.json()
+    assert len({(r["partition"], r["offset"]) for r in receipts}) == 3
+    wait_for("three holds", lambda: len(journey.holds()) == 3)
+
+
+def test_a_batch_with_one_bad_event_is_refused_whole(journey: Journey) -> None:
+    batch = [an_event(journey), an_event(journey, severity="bad")]
+    answer = post(journey, batch, "application/cloudevents-batch+json")
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["errors"][0]["detail"].startswith("severity: ")
+    assert journey.holds() == []
+
+
+def test_other_types_and_other_bodies_are_refused_by_name(journey: Journey) -> None:
+    assert (
+        "none of interlock.disruption.v1"
+        in post(journey, an_event(journey) | {"type": "x"}, "application/cloudevents+json").json()[
+            "detail"
+        ]
+    )
+    assert post(journey, {"a": 1}, "application/json").status_code == 422
+    assert post(journey, [], "application/cloudevents-batch+json").status_code == 422
+
+
+def test_a_producer_may_write_structured_events_to_the_topic(journey: Journey) -> None:
+    producer: Any = KafkaProducer(bootstrap_servers=journey.system.kafka, acks="all")
+    value = json.dumps(an_event(journey)).encode()
+    headers = [("content-type", b"application/cloudevents+json")]
+    producer.send(DISRUPTIONS.name, value=value, key=journey.network.encode(), headers=headers)
+    producer.close()
+    wait_for("the hold", journey.holds)
+
+
+def test_a_detector_that_was_killed_knows_what_it_held(journey: Journey) -> None:
+    journey.event()
+    (hold,) = wait_for("the hold", journey.holds)
+    journey.system.replace("detector")
+    journey.event(status="resolved")
+    wait_for("the release", lambda: not journey.holds())
+    assert [h["hold_id"] for h in facts(journey, b"opened")] == [hold["hold_id"]]
+    assert [h["hold_id"] for h in facts(journey, b"released")] == [hold["hold_id"]]
+
+
+def facts(journey: Journey, kind: bytes) -> list[dict[str, Any]]:
+    """Return distinct facts of `ops.holds`: a replay may have said one twice."""
+    found = {
+        r.key: json.loads(r.value) for r in journey.read_all(HOLDS.name) if r.key.startswith(kind)
+    }
+    opened = {h["hold_id"] for k, h in found.items() if h.get("network") == journey.network}
+    every = {r.key for r in journey.read_all(HOLDS.name)}
+    ours = opened or {k.decode().partition("/")[2] for k in every if k.startswith(b"opened")}
+    mine = [h for h in found.values() if h["hold_id"] in ours]
+    return [h for h in mine if kind == b"opened" or h["reason"] == "the disruption was resolved"][
+        -1:
+    ]
+
+
+def test_records_that_are_gone_unread_hold_everything(journey: Journey) -> None:
+    """Retention passed the snapshot: nobody knows what the lost records said."""
+    journey.system.children["detector"].stop(signal.SIGKILL)
+    journey._broken.add("detector")
+    journey.produce(DISRUPTIONS.name, a_disruption(network=journey.network))
+    partition = max(
+        r.partition for r in journey.read_all(DISRUPTIONS.name) if r.key == journey.network.encode()
+    )
+    admin: Any = KafkaAdminClient(bootstrap_servers=journey.system.kafka)
+    admin.delete_records({TopicPartition(DISRUPTIONS.name, partition): -1})
+    admin.close()
+    journey.system.replace("detector")
+    (hold,) = wait_for("the precautionary hold", journey.holds)
+    assert hold["matchers"] == "{}"
+    assert "lost" in hold["reason"]
+
+
+def test_snapshots_are_written_for_what_was_folded(journey: Journey) -> None:
+    journey.event()
+
+    def written() -> bool:
+        return any(journey.network.encode() in r.value for r in journey.read_all(SNAPSHOTS.name))
+
+    wait_for("a snapshot that knows of it", written)
+
+
+def test_one_trace_leads_from_the_event_to_the_post(journey: Journey) -> None:
+    trace = uuid.uuid4().hex
+    data = an_event(journey, title=f"Traced ({journey.network})")["data"]
+    journey.emit(data, traceparent=f"00-{trace}-00f067aa0ba902b7-01").raise_for_status()
+    wait_for("the updates", lambda: len(journey.updates()) >= 2)
+
+    def logged(service: str, event: str) -> bool:
+        lines = (journey.system.data / "logs" / f"{service}.log").read_text().splitlines()
+        return any(trace in line and f'"event": "{event}"' in line for line in lines)
+
+    for service, event in (
+        ("detector", "folded"),
+        ("publisher", "hold"),
+        ("publisher", "outcome"),
+        ("scheduler", "hold"),
+    ):
+        wait_for(f"the trace in {service}'s log", partial(logged, service, event))
+
+
+def _answers(client: httpx.Client, ready: dict[str, Any]) -> bool:
+    return bool(client.get("/readyz").json() == ready)
+
+
+def test_each_service_measures_itself(journey: Journey) -> None:
+    for service in ("detector", "publisher", "scheduler"):
+        with journey.system.client(service, "viewer") as client:
+            text = client.get("/metrics").raise_for_status().text
+            names = {family.name for family in text_string_to_metric_families(text)}
+            assert "interlock_http_seconds" in names
+            ready = {"status": "ready", "missing": {}}
+            wait_for("ready", partial(_answers, client, ready))
+        if service == "publisher":
+            assert {"interlock_fence_seconds", "interlock_hold_seconds"} <= names
