@@ -205,7 +205,8 @@ def main() -> None:
     record = os.environ.get("SANDBOX_RECORD")
     port = int(os.environ.get("INTERLOCK_PORT", "0"))
     app = new_app(Path(record) if record else None)
-    uvicorn.run(app, host="127.0.0.1", port=port, access_log=False, loop="uvloop")
+    host = os.environ.get("SANDBOX_HOST", "127.0.0.1")
+    uvicorn.run(app, host=host, port=port, access_log=False, loop="uvloop")
 
 
 if __name__ == "__main__":
