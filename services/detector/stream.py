@@ -112,9 +112,9 @@ class Stream:
                 assigned=self.on_assigned, revoked=self.on_revoked, crash=crash
             ),
         )
-        self.holds_view = kafka.subscribe(broker, HOLDS.name, self.on_holds, crash=crash)
+        self.holds_view = kafka.subscribe(broker, HOLDS.name, self.on_holds, view=True, crash=crash)
         self.incidents_view = kafka.subscribe(
-            broker, INCIDENTS.name, self.on_incidents, crash=crash
+            broker, INCIDENTS.name, self.on_incidents, view=True, crash=crash
         )
 
     async def on_disruptions(self, records: Sequence[kafka.Record]) -> None:
@@ -128,6 +128,7 @@ class Stream:
                         echoes.append((output, event_id))
                     else:
                         outputs.append(await self._emit(output, event_id, traceparent=cause))
+                        await asyncio.sleep(0)  # A hold is on its way before the next is encoded.
             if outputs:
                 await asyncio.gather(*outputs)
             assert all(future.done() for future in outputs), "an echo would overtake a hold"
@@ -257,33 +258,30 @@ class Stream:
     async def on_revoked(self, partitions: Collection[int]) -> None:
         async with self._one_at_a_time:
             for partition in partitions:
-                if partition in self.partitions:
-                    await self._save(partition)
+                if ours := self.partitions.get(partition):
+                    await self._save(partition, ours.state, ours.offset)
                     del self.partitions[partition]
 
     async def keep_snapshots(self) -> None:
         """Write a snapshot of what has changed, every two seconds, for ever."""
         while True:
             await asyncio.sleep(SNAPSHOT_EVERY_S)
-            async with self._one_at_a_time:
-                for partition in list(self.partitions):
-                    await self._save(partition)
+            async with self._one_at_a_time:  # Between batches: all their outputs are acknowledged.
+                taken = {p: (ours.state, ours.offset) for p, ours in self.partitions.items()}
+            for partition, (state, offset) in taken.items():
+                await self._save(partition, state, offset)
 
-    async def _save(self, partition: int) -> None:
-        ours = self.partitions[partition]
-        if ours.offset == ours.saved_offset:
+    async def _save(self, partition: int, state: State, offset: int) -> None:
+        ours = self.partitions.get(partition)
+        if ours is None or offset <= ours.saved_offset:
             return
         await write_snapshot(
-            self.broker,
-            partition=partition,
-            offset=ours.offset,
-            state=ours.state,
-            at=self.clock.now(),
+            self.broker, partition=partition, offset=offset, state=state, at=self.clock.now()
         )
-        ours.saved_offset = ours.offset
+        ours.saved_offset = offset
         tp = TopicPartition(DISRUPTIONS.name, partition)
         try:  # Only for whoever watches the group's lag: a restore reads the snapshot's offset.
-            await self.disruptions.consumer.commit({tp: ours.offset})
+            await self.disruptions.consumer.commit({tp: offset})
         except Exception as error:  # Any of aiokafka's: the group may be between two members.
             log.info("not committed", partition=partition, why=str(error))
 

@@ -13,6 +13,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
 
 TRACE_PARTS = 4
+SELDOM_S = 10.0
 CRASHED = 70  # EX_SOFTWARE: a supervisor starts us again, and the log replays.
 
 
@@ -49,7 +50,26 @@ def set_up_logs(*, service: str, level: str, style: str) -> None:
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(service=service)
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(Seldom())
+    form = "%(asctime)s %(name)s: %(message)s"
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], format=form)
+
+
+class Seldom(logging.Filter):
+    """Lets a library say the same thing once in ten seconds: a lost broker must not fill a disk."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        what = (record.name, str(record.msg))
+        now_s = time.monotonic()
+        if now_s - self._said.get(what, -SELDOM_S) < SELDOM_S:
+            return False
+        self._said[what] = now_s
+        return True
 
 
 def trace_id(traceparent: str) -> str:

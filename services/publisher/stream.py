@@ -93,7 +93,7 @@ class Stream:
         self._take_backs: set[asyncio.Task[None]] = set()
         self._add_metrics(registry)
         kafka.subscribe(broker, HOLDS.name, self.on_holds, crash=crash)
-        kafka.subscribe(broker, INCIDENTS.name, self.on_incidents, crash=crash)
+        kafka.subscribe(broker, INCIDENTS.name, self.on_incidents, view=True, crash=crash)
         groups: dict[str, Any] = {"instance": instance, "crash": crash}
         self.due = Queues(broker, DUE, self.on_due, group=GROUP_DUE, **groups)
         self.updates = Queues(broker, UPDATES, self.on_updates, group=GROUP_UPDATES, **groups)

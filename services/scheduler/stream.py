@@ -55,11 +55,12 @@ class Stream:
         self.taken = Counter(
             "interlock_outcomes_taken_total", "Outcomes read.", ["result"], registry=registry
         )
-        self.holds_view = kafka.subscribe(broker, HOLDS.name, self.on_holds, crash=crash)
+        self.holds_view = kafka.subscribe(broker, HOLDS.name, self.on_holds, view=True, crash=crash)
         self.outcomes = kafka.subscribe(
             broker,
             OUTCOMES.name,
             self.on_outcomes,
+            view=True,  # The gate stands at the publisher: the queue may hear of it later.
             group=GROUP,
             instance=instance,
             crash=crash,

@@ -1,1 +1,1 @@
-"""See CONTRIBUTING.md for what stands where."""
+"""Benchmarks: `./run bench NAME` prints what, aim, measured, met; ratios within one run."""
