@@ -90,7 +90,8 @@ SNAPSHOTS = Topic(
     readers=("detector",),
     config={
         "cleanup.policy": "compact",
-        "segment.bytes": "1048576",  # Kafka's least: a restore reads all that is not yet compacted.
+        # Small, since a restore reads all that is not yet compacted; no record may be larger.
+        "segment.bytes": str(2 * SNAPSHOT_BYTES),
         "min.cleanable.dirty.ratio": "0.01",
         "max.message.bytes": str(SNAPSHOT_BYTES),
     },

@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 
 import structlog
 from aiokafka import TopicPartition
+from aiokafka.errors import MessageSizeTooLargeError, RecordListTooLargeError
 from aiokafka.structs import RecordMetadata
 from faststream.kafka import KafkaBroker
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -275,9 +276,14 @@ class Stream:
         ours = self.partitions.get(partition)
         if ours is None or offset <= ours.saved_offset:
             return
-        await write_snapshot(
-            self.broker, partition=partition, offset=offset, state=state, at=self.clock.now()
-        )
+        try:
+            await write_snapshot(
+                self.broker, partition=partition, offset=offset, state=state, at=self.clock.now()
+            )
+        except (MessageSizeTooLargeError, RecordListTooLargeError) as error:
+            # Without it a restart replays more; to end here would be to restart for ever.
+            log.error("the state is too large for a snapshot", partition=partition, why=str(error))
+            return
         ours.saved_offset = offset
         tp = TopicPartition(DISRUPTIONS.name, partition)
         try:  # Only for whoever watches the group's lag: a restore reads the snapshot's offset.
