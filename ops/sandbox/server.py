@@ -53,6 +53,9 @@ class Sandbox:
 
     def __init__(self, record: Path | None) -> None:
         self.posts: dict[str, dict[str, Any]] = {}
+        self.gone: dict[
+            str, dict[str, Any]
+        ] = {}  # For the page alone: whoever watches sees them go.
         self.keys: dict[tuple[str, str], str] = {}
         self.faults = Faults()
         self.record: list[Seen] = []
@@ -136,6 +139,7 @@ def new_app(record: Path | None = None) -> FastAPI:
         post = sandbox.posts.pop(post_id, None)
         if post is None:
             raise HTTPException(404, "Record not found")
+        sandbox.gone[post_id] = post
         sandbox.note("deleted", account=account, post_id=post_id)
         return post
 
@@ -175,10 +179,12 @@ def _add_controls(app: FastAPI, sandbox: Sandbox) -> None:
 
     @app.get("/", response_class=HTMLResponse)
     async def page() -> str:
+        newest = sorted({**sandbox.posts, **sandbox.gone}.items(), reverse=True)[:PAGE_POSTS]
         posts = "".join(
-            f'<article id="{p["id"]}"><b>@{html.escape(p["account"]["acct"])}</b> '
-            f"<time>{p['created_at'][11:19]}</time>{p['content']}</article>"
-            for p in list(reversed(sandbox.posts.values()))[:PAGE_POSTS]
+            f'<article id="{i}" class="{"gone" if i in sandbox.gone else ""}">'
+            f"<b>@{html.escape(p['account']['acct'])}</b> <time>{p['created_at'][11:19]}</time>"
+            f"{p['content']}</article>"
+            for i, p in newest
         )
         return _PAGE.replace("POSTS", posts or "<p>Nobody has posted yet.</p>")
 
@@ -194,8 +200,9 @@ _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv
 <meta name="viewport" content="width=device-width"><title>Sandbox network</title><style>
 body{font:16px/1.5 system-ui;max-width:40rem;margin:1rem auto;padding:0 1rem;background:#f4f4f8;color:#222}
 article{background:#fff;border-radius:.5rem;padding:.75rem 1rem;margin:.75rem 0;box-shadow:0 1px 2px #0002}
-article p{margin:.25rem 0}time{opacity:.6;font-size:.85rem;margin-left:.5rem}</style>
-<h1>Sandbox network</h1><p>Newest first. What is deleted is gone.</p>POSTS</html>"""
+article p{margin:.25rem 0}time{opacity:.6;font-size:.85rem;margin-left:.5rem}
+.gone{opacity:.55;text-decoration:line-through}.gone::after{content:" deleted by its author"}</style>
+<h1>Sandbox network</h1><p>Newest first. What was deleted is struck out here, and gone from the timeline.</p>POSTS</html>"""
 
 
 def main() -> None:

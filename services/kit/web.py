@@ -166,7 +166,13 @@ def new_app(
     lifespan: Any,
 ) -> FastAPI:
     """Return an application with what every service has."""
-    app = FastAPI(title=title, version=version, lifespan=lifespan, openapi_url="/openapi.json")
+    app = FastAPI(
+        title=title,
+        version=version,
+        lifespan=lifespan,
+        docs_url=None,  # These pages load scripts from somebody else's servers.
+        redoc_url=None,
+    )
     app.state.keys = keys
     app.add_exception_handler(StarletteHTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
