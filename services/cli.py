@@ -7,8 +7,6 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -79,6 +77,7 @@ def up(
 ) -> None:
     """Run the whole system here, with real Kafka and PostgreSQL, until Ctrl-C."""
     from ops.embedded.process import CannotStart
+    from ops.embedded.screen import print_addresses, progress
     from ops.embedded.system import System
 
     begun_s = time.monotonic()
@@ -134,6 +133,7 @@ def status(data: DataFolder = HERE) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from ops.embedded.screen import resident_mb
     from ops.embedded.system import read_state
 
     state = read_state(data)
@@ -183,7 +183,6 @@ def demo(
 ) -> None:
     """Play the stranded-train evening; exits 0 only when the promise held."""
     from ops.demo.evening import main as play
-
     from ops.embedded.process import CannotStart
 
     try:
@@ -315,56 +314,6 @@ def _apply_first_policy(system: Any) -> None:
             content = read_policy(DEFAULT).model_dump_json()
             headers = {"content-type": "application/json"}
             client.put("/v1/policy", content=content, headers=headers).raise_for_status()
-
-
-def print_addresses(system: Any, *, took_s: float) -> None:
-    """Print where everything is and how to use the keys."""
-    print(f"Interlock is ready ({took_s:.1f} s). Data, logs and keys: {system.data}\n")
-    for name in [*sorted(n for n in system.children if n not in ("kafka", "postgres"))]:
-        print(f"  {name:<12} {system.address(name)}")
-    print(f"  {'kafka':<12} {system.kafka}\n  {'postgres':<12} {system.database}\n")
-    file = system.data / "development-keys.json"
-    print(f"Development keys, one for each role, from this machine only: {file}")
-    print(f"""
-  key() {{ python3 -c "import json; print(json.load(open('{file}'))['$1'])"; }}
-  curl -H "Authorization: Bearer $(key viewer)" {system.address("detector")}/v1/holds
-
-Ctrl-C stops it.""", flush=True)  # fmt: skip
-
-
-@contextmanager
-def progress() -> Iterator[Callable[[str], None]]:
-    """Show what is going on: a spinner on a terminal, else a line for each new thing."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    shown = console.status("starting")
-    said = ""
-
-    def say(text: str) -> None:
-        nonlocal said
-        if not text:
-            shown.stop()
-        elif console.is_terminal:
-            shown.update(text)
-            shown.start()
-        elif text.partition(":")[0] != said.partition(":")[0]:
-            print(text, file=sys.stderr, flush=True)
-        said = text
-
-    try:
-        yield say
-    finally:
-        shown.stop()
-
-
-def resident_mb(pid: int) -> float:
-    """Return a process's resident memory in MB; 0 where there is none."""
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except OSError:
-        return 0.0
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def _ports(given: list[str]) -> dict[str, int]:

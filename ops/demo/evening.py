@@ -18,6 +18,7 @@ import httpx
 from rich.console import Console
 
 from ops.demo.observer import Covering, Verdict, Witness, judge_evening
+from ops.embedded.screen import print_addresses, progress
 from ops.embedded.system import System
 from ops.policies import read_policy
 
@@ -42,8 +43,6 @@ console = Console(highlight=False, soft_wrap=True)
 def main(data: Path | None, *, keep: bool) -> int:
     """Play the evening; returns 0 only when the promise held."""
     folder = data or Path(tempfile.mkdtemp(prefix="interlock-demo-"))
-    from services.cli import print_addresses, progress
-
     try:
         with progress() as say, System(folder, progress=say) as system:
             say("")
@@ -53,14 +52,14 @@ def main(data: Path | None, *, keep: bool) -> int:
             finally:
                 tending.stop()
             if keep:
-                _keep(system, print_addresses)
+                _keep(system)
     finally:
         if data is None:
             shutil.rmtree(folder, ignore_errors=True)
     return 0 if held else 1
 
 
-def _keep(system: System, print_addresses: Any) -> None:
+def _keep(system: System) -> None:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

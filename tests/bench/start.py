@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ops.embedded.screen import resident_mb
 from ops.embedded.system import SERVICES, System
-from services.cli import resident_mb
 
 RUNS = 3
 READY_AIM_S, MEMORY_AIM_MB = 10, 500
