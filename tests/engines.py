@@ -63,6 +63,11 @@ def engines() -> Iterator[Engines]:
     if missing := missing_images(client, KAFKA_IMAGE, POSTGRES_IMAGE):
         yield Engines(f"embedded: Docker lacks {', '.join(missing)}")
         return
+    from testcontainers.core.config import testcontainers_config
+
+    if missing_images(client, testcontainers_config.ryuk_image):
+        testcontainers_config.ryuk_disabled = True  # Nothing is pulled here; we stop what we start.
+    client.close()
     with containers() as found:
         yield found
 

@@ -61,7 +61,9 @@ class Journey:
     def __exit__(self, *_: object) -> None:
         try:
             self.faults()
-            for name in self._broken:
+            for name in sorted(
+                self._broken
+            ):  # The detector first: a publisher is not ready without.
                 self.system.replace(name)
             for hold in self.holds():
                 self.release(hold["hold_id"])

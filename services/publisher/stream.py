@@ -188,19 +188,15 @@ class Stream:
     async def _one_fence(self, begun_s: float) -> None:
         self._number += 1
         self.fence = begin(self._number, now_s=begun_s, partitions=DISRUPTIONS.partitions)
-        async with asyncio.timeout(VOID_AFTER_S):
-            counted = asyncio.create_task(self._count_partitions())
-            record = FenceRecord(publisher=self.publisher, number=self._number)
-            acks = [
-                await self._emit(
-                    DISRUPTIONS, record, f"{self.publisher}-{self._number}", partition=p
-                )
-                for p in range(DISRUPTIONS.partitions)
-            ]
-            await asyncio.gather(*acks)
-            await counted
-            while self.fence is not None and not self.fence.passed:
-                await self._bell.wait()
+        counted = asyncio.create_task(self._count_partitions())
+        try:
+            async with asyncio.timeout(VOID_AFTER_S):
+                await self._write_fence()
+                await counted
+                while self.fence is not None and not self.fence.passed:
+                    await self._bell.wait()
+        finally:
+            counted.cancel()
         fence, self.fence = self.fence, None
         now_s = self.clock.monotonic_s()
         assert fence is not None
@@ -210,6 +206,15 @@ class Stream:
         self.fence_seconds.observe(now_s - fence.begun_s)
         self.fences.labels("passed").inc()
         self._ring()
+
+    async def _write_fence(self) -> None:
+        record = FenceRecord(publisher=self.publisher, number=self._number)
+        event_id = f"{self.publisher}-{self._number}"
+        acks = [
+            await self._emit(DISRUPTIONS, record, event_id, partition=partition)
+            for partition in range(DISRUPTIONS.partitions)
+        ]
+        await asyncio.gather(*acks)
 
     async def _count_partitions(self) -> None:
         """Look behind each fence's begin whether there is a partition that no fence is written to."""
