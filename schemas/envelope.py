@@ -45,6 +45,7 @@ class Unreadable:
     error: str
     event_id: str = ""
     source: str = ""
+    traceparent: str = ""
 
 
 def write_headers(

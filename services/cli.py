@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -56,6 +57,8 @@ def serve(service: Annotated[Service, typer.Argument(help="which service")]) -> 
         made = import_module(f"services.{service}.app").new_service(settings)
     except (ValidationError, ValueError, OSError) as error:
         fail(f"{service}: {error}")
+    gc.collect()
+    gc.freeze()  # What is imported stays: no collection walks through it in the middle of a pause.
     uvicorn.run(
         made,
         host=settings.host,

@@ -27,6 +27,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from schemas import envelope
 from schemas.base import Record
+from schemas.disruptions import Fence
 from schemas.holds import FencePassed, HoldOpened, HoldReleased, OpenHolds
 from schemas.incidents import Incident, StatusUpdate
 from schemas.topics import (
@@ -40,7 +41,7 @@ from schemas.topics import (
     key_of,
 )
 from services.detector.fold import fold, lost
-from services.detector.state import Entry, State, deadlines_of
+from services.detector.state import Entry, State, Step, deadlines_of
 from services.detector.store import SOURCE, read_snapshots, write_snapshot
 from services.kit import broker as kafka
 from services.kit.telemetry import Clock, trace_id
@@ -124,12 +125,17 @@ class Stream:
             echoes: list[tuple[FencePassed, str]] = []
             outputs: list[asyncio.Future[RecordMetadata]] = []
             for record in fresh:
-                for output, cause, event_id in await self._fold(record):
+                step, found = await self._fold(record)
+                for number, output in enumerate(step.outputs):
+                    event_id = f"{record.partition}-{record.offset}-{number}"
                     if isinstance(output, FencePassed):
                         echoes.append((output, event_id))
-                    else:
-                        outputs.append(await self._emit(output, event_id, traceparent=cause))
-                        await asyncio.sleep(0)  # A hold is on its way before the next is encoded.
+                        continue
+                    outputs.append(
+                        await self._emit(output, event_id, traceparent=found.traceparent)
+                    )
+                    await asyncio.sleep(0)  # A hold is on its way before the next is encoded.
+                _log(record, found, step)
             if outputs:
                 await asyncio.gather(*outputs)
             assert all(future.done() for future in outputs), "an echo would overtake a hold"
@@ -154,40 +160,25 @@ class Stream:
             if r.partition not in stale and r.offset >= self.partitions[r.partition].offset
         ]
 
-    async def _fold(self, record: kafka.Record) -> list[tuple[Record, str, str]]:
+    async def _fold(
+        self, record: kafka.Record
+    ) -> tuple[Step, envelope.Envelope | envelope.Unreadable]:
         ours = self.partitions[record.partition]
         found = envelope.read(record.headers, record.value, allowed=DISRUPTIONS.records)
-        at = datetime.fromtimestamp(record.timestamp / 1000, UTC)
-        body: Record | envelope.Unreadable = (
-            found if isinstance(found, envelope.Unreadable) else found.record
-        )
         entry = Entry(
             partition=record.partition,
             offset=record.offset,
-            at=at,
-            body=body,
+            at=datetime.fromtimestamp(record.timestamp / 1000, UTC),
+            body=found if isinstance(found, envelope.Unreadable) else found.record,
             event_id=found.event_id,
             source=found.source,
         )
-        if isinstance(body, envelope.Unreadable):
-            await self._emit_dead_letter(record, body)
+        if isinstance(found, envelope.Unreadable):
+            await self._emit_dead_letter(record, found)
         step = fold(ours.state, entry)
         ours.state, ours.offset = step.state, record.offset + 1
-        self.records.labels(type(body).__name__).inc()
-        traceparent = getattr(found, "traceparent", "")
-        if not isinstance(step.outputs[0] if step.outputs else None, FencePassed):
-            log.info(
-                "folded",
-                record=type(body).__name__,
-                partition=record.partition,
-                offset=record.offset,
-                outputs=[type(o).__name__ for o in step.outputs],
-                trace=trace_id(traceparent),
-            )
-        return [
-            (output, traceparent, f"{record.partition}-{record.offset}-{number}")
-            for number, output in enumerate(step.outputs)
-        ]
+        self.records.labels(type(entry.body).__name__).inc()
+        return step, found
 
     async def _emit(
         self, output: Record, event_id: str, *, traceparent: str = ""
@@ -361,3 +352,18 @@ class Stream:
         closed = [i for i, incident in self.incidents.items() if incident.status == "closed"]
         for incident_id in closed[:-CLOSED_INCIDENTS]:
             del self.incidents[incident_id]
+
+
+def _log(record: kafka.Record, found: envelope.Envelope | envelope.Unreadable, step: Step) -> None:
+    """Write one line about a record, behind its outputs; fences are too many to speak of."""
+    body = found if isinstance(found, envelope.Unreadable) else found.record
+    if isinstance(body, Fence):
+        return
+    log.info(
+        "folded",
+        record=type(body).__name__,
+        partition=record.partition,
+        offset=record.offset,
+        outputs=[type(output).__name__ for output in step.outputs],
+        trace=trace_id(found.traceparent),
+    )

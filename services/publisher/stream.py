@@ -247,10 +247,10 @@ class Stream:
         assert isinstance(fact, HoldOpened | HoldReleased)
         if not self.holds.apply(fact):
             return
+        log.info("hold", fact=type(fact).__name__, hold=fact.hold_id, trace=trace)
         self._ring()
         if isinstance(fact, HoldOpened):
             self._on_opened(fact)
-        log.info("hold", fact=type(fact).__name__, hold=fact.hold_id, trace=trace)
 
     def _on_opened(self, hold: HoldOpened) -> None:
         if self.passed is not None:  # Before that it is history that we read.
