@@ -29,6 +29,7 @@ from services.publisher.store import Entry, Store
 FIRST_RETRY_S: Final = 0.25
 LAST_RETRY_S: Final = 30.0
 UNKNOWN_TRIES: Final = 5  # An update on a channel that knows no keys is not said twenty times.
+RETRACT_TRIES: Final = 10  # About two minutes; then a person is told.
 UPDATE_PATIENCE_S: Final = 3600.0
 DETAIL_CHARS: Final = 500
 log = structlog.get_logger()
@@ -215,9 +216,7 @@ class Delivery:
 
     async def _wait(self, job: Job, after_s: float = 0) -> None:
         job.failures += 1
-        backoff_s = min(LAST_RETRY_S, FIRST_RETRY_S * 2 ** min(job.failures, 20))
-        # Jitter, so that accounts of one server do not come back together.
-        await asyncio.sleep(max(after_s, backoff_s * (0.5 + random.random() / 2)))  # noqa: S311
+        await asyncio.sleep(max(after_s, _backoff_s(job.failures)))
 
     async def _sent(self, job: Job, made: Publication) -> None:
         at = self.clock.now()
@@ -268,12 +267,23 @@ class Delivery:
         await self.emit(outcome, job.traceparent)
 
     async def take_back(self, hold: HoldOpened) -> None:
-        """Delete the offers this hold covers that went out within its window, newest first."""
+        """Delete the offers this hold covers that went out within its window, newest first.
+
+        Each account by itself: one that does not answer keeps no other waiting.
+        """
         if hold.take_back_s == 0:
             return
+        by_account: dict[str, list[Entry]] = {}
         for entry in await self.store.sent_since(_window_begin(hold)):
             if hold.covers(entry.labels):
-                await self._take_back_one(entry, hold.hold_id)
+                by_account.setdefault(entry.account, []).append(entry)
+        await asyncio.gather(
+            *(self._take_back_all(entries, hold.hold_id) for entries in by_account.values())
+        )
+
+    async def _take_back_all(self, entries: list[Entry], hold_id: str) -> None:
+        for entry in entries:
+            await self._take_back_one(entry, hold_id)
 
     async def resume_retractions(self, before_at: datetime) -> None:
         """End what a publisher began to take back and did not end."""
@@ -285,16 +295,29 @@ class Delivery:
         if await self.store.record(entry.post_id, "retracting", hold_id=hold_id):
             await self._retract(entry, hold_id)
 
+    async def _ask_to_retract(self, entry: Entry) -> str:
+        """Ask until the channel has answered; returns why it is not done, empty when it is."""
+        channel = self.channels.get(entry.account)
+        if channel is None or not channel.capabilities.can_delete or entry.publication is None:
+            return f"{entry.account} cannot delete: somebody has to do it by hand"
+        why = ""
+        for failures in range(1, RETRACT_TRIES + 1):
+            try:
+                await channel.retract(Publication(entry.publication, entry.url))
+            except Refused as error:
+                return str(error)[:DETAIL_CHARS]
+            except (NotSent, Unknown) as error:  # To delete what is gone is harmless.
+                why = str(error)[:DETAIL_CHARS]
+                await asyncio.sleep(_backoff_s(failures))
+            else:
+                return ""
+        return why
+
     async def _retract(self, entry: Entry, hold_id: str | None) -> None:
         state: State = "retracted"
-        detail = ""
-        channel = self.channels.get(entry.account)
-        try:
-            if channel is None or not channel.capabilities.can_delete or entry.publication is None:
-                raise Refused(f"{entry.account} cannot delete: somebody has to do it by hand")
-            await channel.retract(Publication(entry.publication, entry.url))
-        except (Refused, NotSent, Unknown) as error:
-            state, detail = "retraction_failed", str(error)[:DETAIL_CHARS]
+        detail = await self._ask_to_retract(entry)
+        if detail:
+            state = "retraction_failed"
             log.error("not taken back", post=entry.post_id, account=entry.account, why=detail)
         await self.store.record(entry.post_id, state, detail=detail)
         outcome = Outcome(
@@ -310,6 +333,12 @@ class Delivery:
             url=entry.url,
         )
         await self.emit(outcome, "")
+
+
+def _backoff_s(failures: int) -> float:
+    # Jitter, so that accounts of one server do not come back together.
+    longest_s = min(LAST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(failures, 20))
+    return longest_s * (0.5 + random.random() / 2)  # noqa: S311  # No secret.
 
 
 def _is_settled(entry: Entry | None, job: Job) -> bool:

@@ -169,6 +169,18 @@ async def test_an_offer_that_went_out_as_the_hold_opened_is_taken_back(
     assert desk.channel.standing == {}
 
 
+async def test_a_retraction_that_was_not_heard_is_asked_for_again(desk: Desk) -> None:
+    post = new_post(labels={"line": uuid.uuid4().hex})
+    await desk.send(post)
+    desk.channel.failures = [NotSent("no connection"), Unknown("time-out")]
+    hold = a_hold(f'{{line="{post.labels["line"]}"}}', take_back_s=3600, opened_at=Clock().now())
+    made = Delivery(
+        desk.store, {"social-en": desk.channel}, desk.gate, clock=Clock(), emit=desk._emit
+    )
+    await made.take_back(hold)
+    assert (await desk.state(post), desk.channel.standing) == ("retracted", {})
+
+
 async def test_a_channel_that_cannot_delete_is_named(desk: Desk) -> None:
     desk.channel = FakeChannel(Clock(), can_delete=False)
     post = new_post(labels={"line": uuid.uuid4().hex})
