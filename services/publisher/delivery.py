@@ -116,6 +116,7 @@ class Delivery:
             return
         if entry is not None and job.recorded:
             job.begun_at, job.maybe_sent = entry.intent_at, True
+            await self.store.adopt_intent(job.post.post_id)
             if await self._gave_up(job, "a publisher ended in the middle of the send"):
                 return
         await self._to_outcome(job)
@@ -220,9 +221,11 @@ class Delivery:
 
     async def _sent(self, job: Job, made: Publication) -> None:
         at = self.clock.now()
-        await self.store.record(
+        recorded = await self.store.record(
             job.post.post_id, "sent", done_at=at, publication=made.id, url=made.url, detail=""
         )
+        if not recorded:
+            log.error("the ledger has no intent of a post that was sent", post=job.post.post_id)
         await self._say(job, "published", publication=made, at=at)
         if job.post.kind == "offer":
             hold = self.gate.holds.covering(job.post.labels)

@@ -128,10 +128,20 @@ class Store:
             return bool((await connection.execute(statement)).rowcount)
 
     async def withdraw_intent(self, post_id: str) -> None:
-        """Take back an intent that was certainly not sent."""
-        mine = (LEDGER.c.post_id == post_id) & (LEDGER.c.state == "intent")
+        """Take back an intent of ours that was certainly not sent; one that was adopted stays."""
+        mine = (
+            (LEDGER.c.post_id == post_id)
+            & (LEDGER.c.state == "intent")
+            & (LEDGER.c.publisher == self.publisher)
+        )
         async with self.engine.begin() as connection:
             await connection.execute(delete(LEDGER).where(mine))
+
+    async def adopt_intent(self, post_id: str) -> None:
+        """Make an intent that another publisher left behind ours: it may not withdraw it now."""
+        left = (LEDGER.c.post_id == post_id) & (LEDGER.c.state == "intent")
+        async with self.engine.begin() as connection:
+            await connection.execute(update(LEDGER).where(left).values(publisher=self.publisher))
 
     async def record(self, post_id: str, state: State, **values: Any) -> bool:
         """Move a row to a state that may follow its own; False where it may not."""

@@ -22,7 +22,6 @@ State = Literal[
 
 IN_HAND: frozenset[State] = frozenset({"claimed", "handed"})
 CANCELLABLE: frozenset[State] = frozenset({"queued", "held", "review"})
-RECOVERABLE: frozenset[State] = frozenset({"queued", "held"})
 _RETRACTABLE: frozenset[State] = IN_HAND | {"published", "uncertain"}
 
 # What was published stays so: nothing but a retraction moves it on.

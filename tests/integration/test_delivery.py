@@ -142,6 +142,19 @@ async def test_a_held_offer_leaves_no_intent(desk: Desk) -> None:
     assert await desk.state(post) is None
 
 
+async def test_a_publisher_that_wakes_up_does_not_withdraw_what_another_has_adopted(
+    desk: Desk,
+) -> None:
+    """It would take the row away under the other's send, and the ledger would know nothing."""
+    post, asleep = new_post(), Store(desk.store.engine, publisher="asleep")
+    assert await asleep.record_intent(post, attempt=1, fence=1, at=Clock().now())
+    await desk.store.adopt_intent(post.post_id)
+    await asleep.withdraw_intent(post.post_id)
+    assert await desk.state(post) == "intent"
+    await desk.store.withdraw_intent(post.post_id)
+    assert await desk.state(post) is None
+
+
 async def test_a_cut_off_send_under_a_hold_is_uncertain(desk: Desk) -> None:
     post = new_post()
     await desk.store.record_intent(post, attempt=1, fence=1, at=Clock().now())

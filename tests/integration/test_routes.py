@@ -64,6 +64,9 @@ def apps(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, FastAPI
     keys.append(
         {"name": "dev", "roles": list(ROLES), "sha256": _sha256("dev"), "development": True}
     )
+    keys.append(
+        {"name": "a", "roles": ["emitter"], "sha256": _sha256("a"), "networks": ["northlink"]}
+    )
     (folder / "keys.json").write_text(json.dumps({"keys": keys}))
     make_accounts(folder, sandbox=None)
     with pytest.MonkeyPatch.context() as patch:
@@ -130,6 +133,22 @@ async def test_a_development_key_works_from_this_machine_only(apps: dict[str, Fa
         transport = httpx.ASGITransport(apps["detector"], client=(host, 1))
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             assert (await client.get("/v1/holds", headers=headers)).status_code == status
+
+
+async def test_a_key_speaks_for_its_networks_only(apps: dict[str, FastAPI]) -> None:
+    event = {"disruption_id": "d", "network": "southlink", "status": "opened", "title": "x"}
+    headers = {
+        "authorization": "Bearer a",
+        "content-type": "application/json",
+        "ce-specversion": "1.0",
+        "ce-id": "1",
+        "ce-source": "/s",
+        "ce-type": "interlock.disruption.v1",
+    }
+    transport = httpx.ASGITransport(apps["detector"], client=("127.0.0.1", 1))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        answer = await client.post("/v1/events", json=event, headers=headers)
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (403, "/0/network")
 
 
 async def test_a_body_that_is_too_large_is_refused(apps: dict[str, FastAPI]) -> None:

@@ -44,7 +44,7 @@ def test_without_it_they_stand(journey: Journey) -> None:
         check(journey, covered, patience_s=2)
 
 
-def test_what_the_channel_will_not_delete_is_named(journey: Journey) -> None:
+def test_it_is_gone_from_the_public_page_too(journey: Journey) -> None:
     covered = journey.hand_over(1, account="web")
     wait_for("the ledger", lambda: state(journey, covered[0]) == "sent")
     journey.event()

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from schemas.disruptions import Disruption
 from schemas.topics import DISRUPTIONS, dead_letters_of
 from tests.builders import a_disruption
 from tests.journey import LEASE_S, Journey, wait_for
@@ -113,7 +112,3 @@ def test_an_offer_that_waited_too_long_expires(journey: Journey) -> None:
     )
     assert b'"expired"' in outcomes[0].value
     assert journey.seen(among=[offer]) == []
-
-
-def test_the_disruption_model_is_what_the_topic_takes() -> None:
-    assert Disruption in DISRUPTIONS.records
