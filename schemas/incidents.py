@@ -4,18 +4,46 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from schemas.base import Id, Instant, Network, Record, Title
-from schemas.disruptions import Severity, Texts
+from pydantic import Field
+
+from schemas.base import Id, Instant, Language, Network, Record, Severity, Text, Title, Value
+from schemas.disruptions import Texts
 from schemas.labels import Labels
+from schemas.policies import Audience, Family
+
+Status = Literal["investigating", "identified", "monitoring", "resolved", "closed"]
+REPORTS_SHOWN = 100
+
+
+class Variant(Value):
+    """The words for a family of channels, an audience, or both; `texts` of the update are for all others."""
+
+    language: Language
+    family: Family | None = None
+    audience: Audience | None = None
+    text: Text
+
+
+class Draft(Value):
+    """An update that waits for a person; at `due_at` the policy says what becomes of it."""
+
+    update_id: Id
+    moment: Literal["opened", "working", "resolved"]
+    texts: Texts
+    variants: tuple[Variant, ...] = ()
+    due_at: Instant
 
 
 class Incident(Record):
-    """The incident as it now stands; the newest record of an id is the truth."""
+    """The incident as it now stands; the newest record of an id is the truth.
+
+    `report_keys` names what it rests on, the first hundred of `report_count`.
+    """
 
     TYPE: ClassVar[str] = "interlock.incident.v1"
     incident_id: Id
     network: Network
-    status: Literal["open", "resolved", "closed"]
+    status: Status
     severity: Severity
     title: Title
     detail: str = ""
@@ -30,6 +58,18 @@ class Incident(Record):
     rule: str = ""
     link: str | None = None
     author: str = "detector"
+    planned: bool = False
+    titles: dict[Language, Title] = {}
+    details: dict[Language, Text] = {}
+    release_at: Instant | None = None
+    draft: Draft | None = None
+    report_count: int = 0
+    report_keys: tuple[str, ...] = Field(default=(), max_length=REPORTS_SHOWN)
+    merged_into: Id | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self.status not in ("resolved", "closed")
 
 
 class StatusUpdate(Record):
@@ -42,6 +82,7 @@ class StatusUpdate(Record):
     number: int
     moment: Literal["opened", "working", "resolved", "written"]
     texts: Texts
+    variants: tuple[Variant, ...] = ()
     labels: Labels = {}
     severity: Severity = "major"
     written_at: Instant

@@ -13,7 +13,14 @@ from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 import re2
-from pydantic import BeforeValidator, Field, PlainSerializer, StringConstraints, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    WithJsonSchema,
+)
 
 from schemas.base import Value
 
@@ -42,9 +49,9 @@ class Matcher(Value):
             case "!=":
                 return value != self.value
             case "=~":
-                return _compiled(self.value).fullmatch(value) is not None
+                return full_match(self.value, value)
             case "!~":
-                return _compiled(self.value).fullmatch(value) is None
+                return not full_match(self.value, value)
 
     def __str__(self) -> str:
         escaped = self.value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
@@ -117,6 +124,19 @@ def _matcher(token: re.Match[str]) -> Matcher:
     return Matcher.model_validate({"name": name, "operator": operator, "value": value})
 
 
+def _is_pattern(text: str) -> str:
+    try:
+        _compiled(text)
+    except re2.error as error:
+        raise ValueError(f"not an RE2 pattern: {error}") from error
+    return text
+
+
+def full_match(pattern: str, text: str) -> bool:
+    """Say whether an RE2 pattern matches all of a text."""
+    return _compiled(pattern).fullmatch(text) is not None
+
+
 @lru_cache(maxsize=4096)
 def _compiled(pattern: str) -> Any:  # google-re2 has no types of its own.
     options = re2.Options()
@@ -128,6 +148,9 @@ def _read_matchers(value: object) -> object:
     return parse_matchers(value) if isinstance(value, str) else value
 
 
+Pattern = Annotated[
+    str, StringConstraints(min_length=1, max_length=VALUE_CHARS), AfterValidator(_is_pattern)
+]
 Matchers = Annotated[
     tuple[Matcher, ...],
     BeforeValidator(_read_matchers),

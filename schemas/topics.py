@@ -11,14 +11,18 @@ from typing import Any
 
 from schemas.base import Record
 from schemas.disruptions import (
+    ApproveUpdate,
     Deadline,
     DeclareIncident,
     Disruption,
     Fence,
     HoldOffers,
+    MergeIncidents,
     PolicyApplied,
     ReleaseHold,
     ResolveIncident,
+    SourceRead,
+    SplitIncident,
     UpdateIncident,
 )
 from schemas.holds import FencePassed, HoldOpened, HoldReleased
@@ -56,8 +60,9 @@ DISRUPTIONS = Topic(
     key="network; fences and deadlines go to a partition by number",
     partitions=4,
     records=(
-        Disruption, HoldOffers, ReleaseHold, DeclareIncident, UpdateIncident, ResolveIncident,
-        PolicyApplied, Deadline, Fence,
+        Disruption, SourceRead, HoldOffers, ReleaseHold, DeclareIncident, UpdateIncident,
+        ApproveUpdate, ResolveIncident, MergeIncidents, SplitIncident, PolicyApplied, Deadline,
+        Fence,
     ),
     writers=("operations systems", "detector", "publisher"),
     readers=("detector",),
@@ -170,6 +175,7 @@ def key_of(record: Record) -> str | None:
 
 _KEYS: dict[type[Record], Callable[[Any], str]] = {
     Disruption: lambda r: r.network,
+    SourceRead: lambda r: r.network,
     HoldOffers: lambda r: r.network,
     DeclareIncident: lambda r: r.network,
     HoldOpened: lambda r: f"opened/{r.hold_id}",

@@ -49,9 +49,14 @@ def an_entry(body: Record | Unreadable, *, offset: int = 0, **values: Any) -> En
     return Entry(offset=offset, body=body, **(known | values))
 
 
+def a_rule(name: str = "line", **values: Any) -> Rule:
+    """Return a rule that believes and speaks at once, unless the test is about that."""
+    return Rule.model_validate({"name": name, "quiet_s": 0, "update_gap_s": 0} | values)
+
+
 def a_policy(*rules: Rule, **values: Any) -> Policy:
-    found = rules or (Rule(name="line"),)
-    return Policy(**({"name": "test", "rules": found, "messages": {"en": _EN}} | values))
+    known = {"name": "test", "rules": rules or (a_rule(),), "messages": {"en": _EN}}
+    return Policy.model_validate(known | values)
 
 
 def a_hold(matchers: str = '{line="coast"}', **values: Any) -> HoldOpened:
@@ -102,7 +107,7 @@ def an_incident(**values: Any) -> Incident:
         {
             "incident_id": "inc-2-0-0",
             "network": "northlink",
-            "status": "open",
+            "status": "investigating",
             "severity": "major",
             "title": "Trains are standing",
             "opened_at": AT,

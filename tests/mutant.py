@@ -11,11 +11,12 @@ import sys
 import uuid
 from typing import Any
 
+from schemas.envelope import Unreadable
 from schemas.holds import OpenHolds
 from schemas.posts import Post
 from services import cli
 from services.detector import fold as detector_fold
-from services.detector.state import Entry, State, Step
+from services.detector.state import Turn
 from services.publisher import stream as publisher_stream
 from services.publisher.channels import mastodon
 from services.publisher.delivery import Delivery
@@ -79,10 +80,11 @@ def fresh_keys() -> None:
 def unreadable_is_nothing() -> None:
     """When in doubt: what cannot be read holds nothing."""
 
-    def passed_over(state: State, entry: Entry, body: Any) -> Step:
-        return Step(state)
+    def passed_over(turn: Turn, body: Unreadable) -> None:
+        return
 
-    put(detector_fold, "_on_unreadable", passed_over)
+    assert Unreadable in detector_fold._ON
+    detector_fold._ON[Unreadable] = passed_over
 
 
 MUTANTS = {

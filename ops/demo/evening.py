@@ -237,7 +237,7 @@ class Evening:
 
     def _operations_writes(self) -> None:
         incidents = self.operations.get("/v1/incidents").raise_for_status().json()
-        incident = next(i for i in incidents if i["status"] == "open")
+        incident = next(i for i in incidents if i["status"] not in ("resolved", "closed"))
         texts = {
             "en": "This is Maya from the control room. Buses leave Saltmouth every ten minutes. We are sorry.",
             "fr": "Ici Maya, du centre de contrôle. Des bus quittent Saltmouth toutes les dix minutes. Pardon.",

@@ -1,4 +1,4 @@
-"""HTTP in front of the log: events from operations systems, commands from people, and reading.
+"""HTTP for people: commands to the detector, and what it knows. Operations systems: `doors.py`.
 
 Every write is a record appended to `ops.disruptions`; 202 means that the brokers acknowledged it.
 """
@@ -6,37 +6,35 @@ Every write is a record appended to `ops.disruptions`; 202 means that the broker
 from __future__ import annotations
 
 import asyncio
-import json
-from datetime import UTC, datetime
 from typing import Any
 
-from aiokafka.structs import RecordMetadata
-from cloudevents.core.bindings.http import HTTPMessage, from_http
-from cloudevents.core.formats.json import JSONFormat
-from cloudevents.core.v1.event import CloudEvent
-from fastapi import APIRouter, Request
-from pydantic import BaseModel, Field
+from fastapi import APIRouter
+from pydantic import Field
 
-from schemas.base import Instant, Network, Title, Value
+from schemas.base import Id, Instant, Network, Severity, Title, Value
 from schemas.disruptions import (
     HORIZON_S,
+    PLACES,
+    ApproveUpdate,
     DeclareIncident,
-    Disruption,
     HoldOffers,
+    MergeIncidents,
+    Phase,
     PolicyApplied,
     ReleaseHold,
     ResolveIncident,
-    Severity,
+    SplitIncident,
     Texts,
     UpdateIncident,
 )
-from schemas.envelope import Envelope, Unreadable, from_cloud_event, new_traceparent
+from schemas.envelope import new_traceparent
 from schemas.holds import HoldOpened
 from schemas.incidents import Incident
 from schemas.labels import Labels, Matchers
 from schemas.policies import Policy
 from schemas.topics import DISRUPTIONS
 from services.detector import messages
+from services.detector.doors import Receipt, acknowledged, receipt_of, recorded_at
 from services.detector.state import entry_id, partition_of
 from services.detector.stream import Stream
 from services.kit.web import Caller, Problem, field_problem, require
@@ -45,15 +43,6 @@ BATCH_EVENTS = 500
 PATIENCE_S = 1.0  # For the view to know what was acknowledged a moment ago.
 BATCH_TYPE = "application/cloudevents-batch+json"
 READERS = ("viewer", "operations", "marketing", "approver", "emitter", "admin")
-
-
-class Receipt(BaseModel):
-    """Where an event or a command stands in the log: it was acknowledged by the brokers."""
-
-    id: str
-    partition: int
-    offset: int
-    recorded_at: datetime
 
 
 class HoldBody(Value):
@@ -87,41 +76,36 @@ class UpdateBody(Value):
 
     texts: Texts
     next_update_s: int | None = Field(default=None, ge=1, le=HORIZON_S)
+    phase: Phase | None = None
+
+
+class ApprovalBody(Value):
+    """A draft's approval; `texts` are sent in its place."""
+
+    texts: Texts | None = None
+
+
+class MergeBody(Value):
+    """The incident that another one is part of."""
+
+    into_id: Id
+
+
+class SplitBody(Value):
+    """The reports that are an incident of their own."""
+
+    report_keys: tuple[str, ...] = Field(min_length=1, max_length=PLACES)
 
 
 def new_router(stream: Stream) -> APIRouter:
     """Return the detector's routes."""
     router = APIRouter(prefix="/v1")
-    _add_events(router, stream)
     _add_holds(router, stream)
     _add_incidents(router, stream)
+    _add_updates(router, stream)
+    _add_corrections(router, stream)
     _add_policy(router, stream)
     return router
-
-
-def _add_events(router: APIRouter, stream: Stream) -> None:
-    @router.post("/events", status_code=202)
-    async def take_events(request: Request, caller: Caller = require("emitter")) -> list[Receipt]:
-        """Take CloudEvents 1.0: binary, structured or batched. A batch is taken whole or not."""
-        found = _read_events(dict(request.headers), await request.body())
-        for number, event in enumerate(found):
-            assert isinstance(event.record, Disruption)
-            if not caller.may_name(event.record.network):
-                raise field_problem(
-                    f"{number}/network", f"{caller.name} may not speak for it", status=403
-                )
-        given = request.headers.get("traceparent", "")
-        writes = [
-            stream.write(
-                event.record,
-                event_id=event.event_id,
-                source=event.source,
-                traceparent=event.traceparent or given,
-            )
-            for event in found
-        ]
-        done = await _acknowledged(asyncio.gather(*writes))
-        return [_receipt(e.event_id, m) for e, m in zip(found, done, strict=True)]
 
 
 def _add_holds(router: APIRouter, stream: Stream) -> None:
@@ -170,6 +154,17 @@ def _add_incidents(router: APIRouter, stream: Stream) -> None:
         command = DeclareIncident(**dict(body), author=caller.name)
         return await _command(stream, command, kind="inc")
 
+    @router.post("/incidents/{incident_id}/resolve", status_code=202)
+    async def resolve_incident(
+        incident_id: str, body: ReasonBody, caller: Caller = require("operations")
+    ) -> Receipt:
+        """Say that it is over; its holds are released."""
+        await _incident(stream, incident_id, caller=caller)
+        command = ResolveIncident(incident_id=incident_id, reason=body.reason, author=caller.name)
+        return await _command(stream, command, kind="cmd", partition=partition_of(incident_id))
+
+
+def _add_updates(router: APIRouter, stream: Stream) -> None:
     @router.post("/incidents/{incident_id}/updates", status_code=202)
     async def write_update(
         incident_id: str, body: UpdateBody, caller: Caller = require("operations")
@@ -182,18 +177,60 @@ def _add_incidents(router: APIRouter, stream: Stream) -> None:
             incident_id=incident_id,
             texts=body.texts,
             next_update_s=body.next_update_s,
+            phase=body.phase,
             author=caller.name,
         )
         return await _command(stream, command, kind="upd", partition=partition_of(incident_id))
 
-    @router.post("/incidents/{incident_id}/resolve", status_code=202)
-    async def resolve_incident(
-        incident_id: str, body: ReasonBody, caller: Caller = require("operations")
+    @router.post("/incidents/{incident_id}/updates/{update_id}/approve", status_code=202)
+    async def approve_update(
+        incident_id: str,
+        update_id: str,
+        body: ApprovalBody,
+        caller: Caller = require("operations"),
     ) -> Receipt:
-        """Say that it is over; its holds are released."""
-        await _incident(stream, incident_id, caller=caller)
-        command = ResolveIncident(incident_id=incident_id, reason=body.reason, author=caller.name)
+        """Let a draft go out, as it is or with other words."""
+        incident = await _incident(stream, incident_id, caller=caller)
+        if incident.draft is None or incident.draft.update_id != update_id:
+            raise Problem(409, f"{update_id} is not the draft that waits: look at the incident")
+        command = ApproveUpdate(
+            incident_id=incident_id, update_id=update_id, texts=body.texts, author=caller.name
+        )
         return await _command(stream, command, kind="cmd", partition=partition_of(incident_id))
+
+
+def _add_corrections(router: APIRouter, stream: Stream) -> None:
+    @router.post("/incidents/{incident_id}/merge", status_code=202)
+    async def merge_incidents(
+        incident_id: str, body: MergeBody, caller: Caller = require("operations")
+    ) -> Receipt:
+        """Make an incident part of another: its reports and holds move there, and it is closed."""
+        one = await _incident(stream, incident_id, caller=caller)
+        into = await _incident(stream, body.into_id, caller=caller)
+        if one.network != into.network or incident_id == body.into_id:
+            raise field_problem("into_id", "another incident of the same network was expected")
+        if not one.is_open or not into.is_open:
+            raise Problem(409, "both incidents must be open")
+        command = MergeIncidents(incident_id=incident_id, into_id=body.into_id, author=caller.name)
+        return await _command(stream, command, kind="cmd", partition=partition_of(incident_id))
+
+    @router.post("/incidents/{incident_id}/split", status_code=202)
+    async def split_incident(
+        incident_id: str, body: SplitBody, caller: Caller = require("operations")
+    ) -> Receipt:
+        """Make some reports an incident of their own; the answer's id is that incident's."""
+        incident = await _incident(stream, incident_id, caller=caller)
+        if not incident.is_open:
+            raise Problem(409, f"the incident {incident_id} is not open")
+        known = set(incident.report_keys)
+        if unknown := [key for key in body.report_keys if key not in known]:
+            raise field_problem("report_keys", f"{unknown[0]!r} is none of the incident's")
+        if known <= set(body.report_keys):
+            raise field_problem("report_keys", "one report at least must stay")
+        command = SplitIncident(
+            incident_id=incident_id, report_keys=body.report_keys, author=caller.name
+        )
+        return await _command(stream, command, kind="inc", partition=partition_of(incident_id))
 
 
 def _add_policy(router: APIRouter, stream: Stream) -> None:
@@ -205,18 +242,14 @@ def _add_policy(router: APIRouter, stream: Stream) -> None:
     @router.put("/policy", status_code=202)
     async def apply_policy(policy: Policy, caller: Caller = require("admin")) -> list[Receipt]:
         """Put a policy in force: it is written to every partition."""
-        example = Incident(
-            incident_id="example",
-            network="example",
-            status="open",
-            severity="major",
-            title="Example",
-            detail="Detail.",
-            opened_at=stream.clock.now(),
-            changed_at=stream.clock.now(),
-        )
-        if wrong := messages.check(policy, example):
-            raise Problem(422, "; ".join(wrong))
+        if wrong := messages.check(policy):
+            errors = [
+                {"pointer": "/" + "/".join(map(str, where)), "detail": why}
+                for where, why in wrong.items()
+            ]
+            raise Problem(
+                422, "; ".join(f"{e['pointer'][1:]}: {e['detail']}" for e in errors), errors=errors
+            )
         command = PolicyApplied(policy=policy, author=caller.name)
         return [
             await _command(stream, command, kind="policy", partition=partition)
@@ -228,7 +261,7 @@ async def _command(
     stream: Stream, command: Any, *, kind: str, partition: int | None = None
 ) -> Receipt:
     traceparent = new_traceparent()
-    done = await _acknowledged(
+    done = await acknowledged(
         stream.write(
             command,
             event_id=traceparent.split("-")[1],
@@ -237,73 +270,9 @@ async def _command(
             partition=partition,
         )
     )
-    at = _recorded_at(done)
+    at = recorded_at(done)
     derived = entry_id(kind, partition=done.partition, offset=done.offset, at=at)
-    return _receipt(derived, done)
-
-
-async def _acknowledged(write: Any) -> Any:
-    try:
-        return await write
-    except Exception as error:  # Any of aiokafka's: what counts is that nobody acknowledged it.
-        raise Problem(
-            503,
-            f"not acknowledged by Kafka ({type(error).__name__}): it may or may not be in the log. "
-            "Send it again: the same source and id are the same fact",
-        ) from error
-
-
-def _receipt(receipt_id: str, done: RecordMetadata) -> Receipt:
-    return Receipt(
-        id=receipt_id,
-        partition=done.partition,
-        offset=done.offset,
-        recorded_at=_recorded_at(done),
-    )
-
-
-def _recorded_at(done: RecordMetadata) -> datetime:
-    assert done.timestamp is not None, "ops.disruptions has broker time"
-    return datetime.fromtimestamp(done.timestamp / 1000, UTC)
-
-
-def _read_events(headers: dict[str, str], body: bytes) -> list[Envelope]:
-    if headers.get("content-type", "").startswith(BATCH_TYPE):
-        bodies = _batch(body)
-        headers = {"content-type": "application/cloudevents+json"}
-    else:
-        bodies = [body]
-    found: list[Envelope] = []
-    errors: list[dict[str, str]] = []
-    for number, one in enumerate(bodies):
-        event = _read_event(headers, one)
-        if isinstance(event, Unreadable):
-            pointer = f"/{number}" if len(bodies) > 1 else ""
-            errors.append({"pointer": pointer, "detail": event.error})
-        else:
-            found.append(event)
-    if errors:
-        said = "; ".join(f"{e['pointer']} {e['detail']}".strip() for e in errors)
-        raise Problem(422, said, errors=errors)
-    return found
-
-
-def _batch(body: bytes) -> list[bytes]:
-    try:
-        events = json.loads(body)
-    except ValueError as error:
-        raise Problem(422, f"the batch is not JSON: {error}") from error
-    if not isinstance(events, list) or not 1 <= len(events) <= BATCH_EVENTS:
-        raise Problem(422, f"a batch is a JSON array of 1 to {BATCH_EVENTS} events")
-    return [json.dumps(event).encode() for event in events]
-
-
-def _read_event(headers: dict[str, str], body: bytes) -> Envelope | Unreadable:
-    try:
-        event = from_http(HTTPMessage(headers=headers, body=body), JSONFormat(), CloudEvent)
-    except Exception as error:  # The SDK raises its own, json's and plain TypeErrors.
-        return Unreadable(error=f"not a CloudEvent 1.0: {error}")
-    return from_cloud_event(event, allowed=(Disruption,))
+    return receipt_of(derived, done)
 
 
 async def _incident(stream: Stream, incident_id: str, *, caller: Caller | None = None) -> Incident:

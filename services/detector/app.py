@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from schemas.topics import TOPICS
-from services.detector.api import new_router
+from services.detector import api, doors
 from services.detector.stream import Stream
 from services.kit import broker as kafka
 from services.kit import telemetry, web
@@ -49,5 +49,6 @@ def new_service(settings: Settings) -> FastAPI:
         readiness=stream.not_ready,
         lifespan=lifespan,
     )
-    app.include_router(new_router(stream))
+    app.include_router(api.new_router(stream))
+    app.include_router(doors.new_router(stream))
     return app

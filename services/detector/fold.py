@@ -1,11 +1,9 @@
 """The fold: what each record of one partition of `ops.disruptions` means, in order.
 
-- A story is one incident with what the fold must remember of it. One `(network, source,
-  disruption_id)`, or one declaration, is one story until it is closed.
-- The same event again changes nothing. An event after the resolution opens the story again.
-- A hold id is opened once and released once. A story whose scope changes opens its new hold before
-  it releases the old one, so that no offer slips through between them.
-- What cannot be read may be the disruption: it holds too.
+- What operations systems say is a report (`reports.py`), and so is what a person declares.
+- Reports that a rule groups are one incident (`stories.py`); it lives until it is closed.
+- When and what an incident says is decided in `speech.py`, its words are found in `messages.py`.
+- Holds of no incident, by hand and as a precaution, are in `precautions.py`.
 - The only clock is the record's own time. A deadline acts when it is read, if it still stands.
 - A fence's echo is the last output of its record, and its record follows all earlier ones.
 
@@ -15,229 +13,74 @@ Everything a record causes is derived from (state, record): a replay says the sa
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
-from schemas.base import Record
 from schemas.disruptions import (
+    ApproveUpdate,
     Deadline,
     DeclareIncident,
     Disruption,
     Fence,
     HoldOffers,
+    MergeIncidents,
     PolicyApplied,
     ReleaseHold,
     ResolveIncident,
+    SourceRead,
+    SplitIncident,
     UpdateIncident,
 )
 from schemas.envelope import Unreadable
-from schemas.holds import FencePassed, HoldOpened, HoldReleased
-from schemas.incidents import Incident, StatusUpdate
-from schemas.labels import Matcher
-from schemas.policies import Moment
-from services.detector import messages
-from services.detector.policy import rule_for, scope_of
-from services.detector.state import Entry, State, Step, Story, deadlines_of
+from schemas.holds import FencePassed
+from services.detector import precautions, reports, stories
+from services.detector.holding import release_hold
+from services.detector.life import move
+from services.detector.policy import Judged, judge
+from services.detector.speech import drop_draft, say, send_draft, send_written
+from services.detector.state import (
+    Entry,
+    Report,
+    State,
+    Step,
+    Story,
+    Turn,
+    report_key,
+    story_deadlines,
+)
 
-SEEN_EVENTS = 200  # Of one story: older ones are not retried any more.
-REASON_CHARS = 300
-UNREADABLE = "unreadable event"
+LOST = "records of the log were lost before they were read"
 
 
 def fold(state: State, entry: Entry) -> Step:
     """Take one record into the state."""
-    if isinstance(entry.body, Unreadable):
-        return _on_unreadable(state, entry, entry.body)
-    return _ON[type(entry.body)](state, entry, entry.body)
+    body = entry.body
+    if isinstance(body, Fence):
+        echo = FencePassed(publisher=body.publisher, number=body.number, partition=entry.partition)
+        return Step(state, (echo,))
+    if isinstance(body, Disruption) and reports.is_known(state, entry, body):
+        return Step(state)
+    turn = Turn(state, entry)
+    _ON[type(body)](turn, body)
+    return turn.step
 
 
 def lost(state: State, entry: Entry) -> Step:
     """Open a hold on everything: records before `entry` are gone, and nobody read them."""
-    return _hold(state, entry, "records of the log were lost before they were read", matchers=())
+    turn = Turn(state, entry)
+    precautions.hold(turn, LOST, matchers=())
+    return turn.step
 
 
-def _on_disruption(state: State, entry: Entry, event: Disruption) -> Step:
-    key = f"{event.network}\n{entry.source}\n{event.disruption_id}"
-    story = state.stories.get(state.by_key.get(key, ""))
-    if story is None:
-        return Step(state) if event.status == "resolved" else _open(state, entry, event, key=key)
-    if entry.event_id in story.seen:
-        return Step(state)
-    story = story.model_copy(update={"seen": (*story.seen, entry.event_id)[-SEEN_EVENTS:]})
-    if event.status != "resolved":
-        return _change(state, entry, event, story)
-    if story.incident.status == "open":
-        return _resolve(
-            state, entry, story, reason="the disruption was resolved", author="detector"
-        )
-    return Step(_with(state, story))
+def _on_source_read(turn: Turn, read: SourceRead) -> None:
+    reports.on_source_read(turn, read)
+    precautions.on_source_read(turn, read)
 
 
-def _open(
-    state: State,
-    entry: Entry,
-    event: Disruption | DeclareIncident,
-    *,
-    key: str,
-    author: str = "detector",
-) -> Step:
-    incident_id = entry.new_id("inc")
-    labels = {**event.labels, "network": event.network}
-    rule = rule_for(state.policy, {**labels, "severity": event.severity})
-    incident = Incident(
-        incident_id=incident_id,
-        network=event.network,
-        status="open",
-        severity=event.severity,
-        title=event.title,
-        detail=event.detail,
-        labels=labels,
-        opened_at=entry.at,
-        changed_at=entry.at,
-        expected_end_at=event.expected_end_at,
-        rule=rule.name,
-        link=getattr(event, "link", None),
-        author=author,
-    )
-    scope = scope_of(rule, labels)
-    story = Story(incident=incident, rule=rule, scope=scope, key=key, seen=(entry.event_id,))
-    story, holds = _hold_scope(story, entry)
-    story, update = _say(state, entry, story, "opened")
-    return _told(_with(state, story), story, *holds, *update)
-
-
-def _change(state: State, entry: Entry, event: Disruption, story: Story) -> Step:
-    before = story.incident
-    labels = {**event.labels, "network": event.network}
-    rule = rule_for(state.policy, {**labels, "severity": event.severity})
-    incident = before.model_copy(
-        update={
-            "status": "open",
-            "resolved_at": None,
-            "severity": event.severity,
-            "title": event.title,
-            "detail": event.detail,
-            "labels": labels,
-            "changed_at": entry.at,
-            "expected_end_at": event.expected_end_at,
-            "rule": rule.name,
-            "link": event.link or before.link,
-        }
-    )
-    again = before.status != "open"
-    scope = scope_of(rule, labels)
-    rescoped = again or scope != story.scope
-    old_holds = story.open_holds
-    story = story.model_copy(
-        update={"incident": incident, "rule": rule, "scope": scope, "close_at": None}
-    )
-    opened: tuple[Record, ...] = ()
-    released: tuple[Record, ...] = ()
-    if rescoped:
-        story, opened = _hold_scope(story.model_copy(update={"open_holds": ()}), entry)
-        released = _released(old_holds, entry, reason="the incident's scope changed")
-    update: tuple[Record, ...] = ()
-    if again or _news(before) != _news(incident):
-        story, update = _say(state, entry, story, "opened" if again else "working")
-    return _told(_with(state, story), story, *opened, *released, *update)
-
-
-def _news(incident: Incident) -> tuple[object, ...]:
-    return (incident.title, incident.detail, incident.severity, incident.expected_end_at)
-
-
-def _resolve(state: State, entry: Entry, story: Story, *, reason: str, author: str) -> Step:
-    incident = story.incident.model_copy(
-        update={
-            "status": "resolved",
-            "resolved_at": entry.at,
-            "changed_at": entry.at,
-            "next_update_at": None,
-            "hold_ids": (),
-        }
-    )
-    released = _released(story.open_holds, entry, reason=reason, author=author)
-    close_at = entry.at + timedelta(seconds=story.rule.close_after_s)
-    story = story.model_copy(update={"incident": incident, "open_holds": (), "close_at": close_at})
-    story, update = _say(state, entry, story, "resolved")
-    return _told(_with(state, story), story, *released, *update)
-
-
-def _hold_scope(story: Story, entry: Entry) -> tuple[Story, tuple[Record, ...]]:
-    if story.scope is None:
-        incident = story.incident.model_copy(update={"hold_ids": ()})
-        return story.model_copy(update={"incident": incident}), ()
-    hold = HoldOpened(
-        hold_id=entry.new_id("hold"),
-        network=story.incident.network,
-        matchers=story.scope,
-        reason=story.incident.title[:REASON_CHARS],
-        incident_id=story.incident.incident_id,
-        opened_at=entry.at,
-        take_back_s=story.rule.take_back_s,
-        author=story.incident.author,
-    )
-    incident = story.incident.model_copy(update={"hold_ids": (hold.hold_id,)})
-    changed = {"incident": incident, "open_holds": (hold.hold_id,)}
-    return story.model_copy(update=changed), (hold,)
-
-
-def _say(
-    state: State, entry: Entry, story: Story, moment: Moment
-) -> tuple[Story, tuple[Record, ...]]:
-    if not story.rule.say:
-        return story, ()
-    next_at = (
-        None if moment == "resolved" else entry.at + timedelta(seconds=story.rule.next_update_s)
-    )
-    incident = story.incident.model_copy(update={"next_update_at": next_at})
-    texts = messages.write(state.policy, moment, incident, at=entry.at)
-    if not texts:
-        return story, ()
-    return _written(entry, story, moment, texts, next_at=next_at, author="detector")
-
-
-def _written(
-    entry: Entry,
-    story: Story,
-    moment: Any,
-    texts: dict[str, str],
-    *,
-    next_at: datetime | None,
-    author: str,
-) -> tuple[Story, tuple[Record, ...]]:
-    number = story.incident.update_count + 1
-    incident = story.incident.model_copy(
-        update={"update_count": number, "next_update_at": next_at, "changed_at": entry.at}
-    )
-    update = StatusUpdate(
-        update_id=entry.new_id("upd"),
-        incident_id=incident.incident_id,
-        network=incident.network,
-        number=number,
-        moment=moment,
-        texts=texts,
-        labels=incident.labels,
-        severity=incident.severity,
-        written_at=entry.at,
-        next_update_at=next_at,
-        author=author,
-    )
-    return story.model_copy(update={"incident": incident}), (update,)
-
-
-def _on_unreadable(state: State, entry: Entry, body: Unreadable) -> Step:
-    matchers = state.policy.unreadable_holds if state.policy else ()
-    for hold in state.other_holds.values():
-        if hold.reason.startswith(UNREADABLE) and hold.matchers == matchers:
-            return Step(state)  # One is enough: a flood of them must not become a flood of holds.
-    return _hold(state, entry, f"{UNREADABLE}: {body.error}"[:REASON_CHARS], matchers=matchers)
-
-
-def _on_hold_offers(state: State, entry: Entry, command: HoldOffers) -> Step:
-    return _hold(
-        state,
-        entry,
+def _on_hold_offers(turn: Turn, command: HoldOffers) -> None:
+    precautions.hold(
+        turn,
         command.reason,
         matchers=command.matchers,
         network=command.network,
@@ -246,117 +89,117 @@ def _on_hold_offers(state: State, entry: Entry, command: HoldOffers) -> Step:
     )
 
 
-def _hold(
-    state: State,
-    entry: Entry,
-    reason: str,
-    *,
-    matchers: tuple[Matcher, ...],
-    network: str = "*",
-    author: str = "detector",
-    take_back_s: int = 0,
-) -> Step:
-    hold = HoldOpened(
-        hold_id=entry.new_id("hold"),
-        network=network,
-        matchers=matchers,
-        reason=reason,
-        opened_at=entry.at,
-        take_back_s=take_back_s,
-        author=author,
+def _on_release_hold(turn: Turn, command: ReleaseHold) -> None:
+    hold_id, author = command.hold_id, command.author
+    if hold_id in turn.state.other_holds:
+        precautions.release(turn, hold_id, reason=command.reason, author=author)
+        return
+    for story in turn.state.stories.values():
+        if hold_id in story.incident.hold_ids:
+            release_hold(turn, story, hold_id, reason=command.reason, author=author)
+            return  # Otherwise it was released before, or never ours: there is nothing to say.
+
+
+def _on_declare_incident(turn: Turn, command: DeclareIncident) -> None:
+    known = command.model_dump(exclude={"author"})
+    disruption_id = turn.entry.new_id("inc")
+    event = Disruption.model_validate({**known, "disruption_id": disruption_id, "status": "opened"})
+    source = f"/people/{command.author}"
+    judged = judge(turn.state.policy, event, source=source, at=turn.entry.at)
+    key = report_key(event.network, source, disruption_id)
+    report = Report(
+        key=key, event=event, source=source, first_at=turn.entry.at, scopes=judged.scopes
     )
-    holds = {**state.other_holds, hold.hold_id: hold}
-    return Step(state.model_copy(update={"other_holds": holds}), (hold,))
+    stories.join(turn, report, Judged(judged.rule, judged.scopes, ""), author=command.author)
 
 
-def _on_release_hold(state: State, entry: Entry, command: ReleaseHold) -> Step:
-    released = _released((command.hold_id,), entry, reason=command.reason, author=command.author)
-    if command.hold_id in state.other_holds:
-        left = {k: v for k, v in state.other_holds.items() if k != command.hold_id}
-        return Step(state.model_copy(update={"other_holds": left}), released)
-    for story in state.stories.values():
-        if command.hold_id in story.open_holds:
-            holds = tuple(h for h in story.open_holds if h != command.hold_id)
-            incident = story.incident.model_copy(update={"hold_ids": holds, "changed_at": entry.at})
-            story = story.model_copy(update={"incident": incident, "open_holds": holds})  # noqa: PLW2901
-            return _told(_with(state, story), story, *released)
-    return Step(state)  # Released before, or never ours: there is nothing to say.
-
-
-def _on_declare_incident(state: State, entry: Entry, command: DeclareIncident) -> Step:
-    return _open(state, entry, command, key="", author=command.author)
-
-
-def _on_update_incident(state: State, entry: Entry, command: UpdateIncident) -> Step:
-    story = state.stories.get(command.incident_id)
+def _on_update_incident(turn: Turn, command: UpdateIncident) -> None:
+    story = turn.state.stories.get(command.incident_id)
     if story is None:
-        return Step(state)
-    is_open = story.incident.status == "open"
+        return
+    at, is_open = turn.entry.at, story.incident.is_open
+    if command.phase is not None and is_open:
+        story = replace(story, incident=move(story.incident, command.phase, at=at))
     next_s = command.next_update_s or story.rule.next_update_s
-    next_at = entry.at + timedelta(seconds=next_s) if is_open else None
-    story, update = _written(
-        entry, story, "written", command.texts, next_at=next_at, author=command.author
-    )
-    return _told(_with(state, story), story, *update)
+    next_at = at + timedelta(seconds=next_s) if is_open else None
+    turn.keep(send_written(turn, story, command.texts, next_at=next_at, author=command.author))
 
 
-def _on_resolve_incident(state: State, entry: Entry, command: ResolveIncident) -> Step:
-    story = state.stories.get(command.incident_id)
-    if story is None or story.incident.status != "open":
-        return Step(state)
-    return _resolve(state, entry, story, reason=command.reason, author=command.author)
+def _on_approve_update(turn: Turn, command: ApproveUpdate) -> None:
+    story = turn.state.stories.get(command.incident_id)
+    draft = story.incident.draft if story else None
+    if story is not None and draft is not None and draft.update_id == command.update_id:
+        turn.keep(send_draft(turn, story, texts=command.texts, author=command.author))
 
 
-def _on_policy_applied(state: State, entry: Entry, command: PolicyApplied) -> Step:
-    return Step(state.model_copy(update={"policy": command.policy}))
+def _on_resolve_incident(turn: Turn, command: ResolveIncident) -> None:
+    story = turn.state.stories.get(command.incident_id)
+    if story is not None and story.incident.is_open:
+        stories.resolve(turn, story, reason=command.reason, author=command.author)
 
 
-def _on_deadline(state: State, entry: Entry, deadline: Deadline) -> Step:
-    story = state.stories.get(deadline.incident_id)
-    if story is None or deadline not in deadlines_of(story) or entry.at < deadline.due_at:
-        return Step(state)
-    if deadline.kind == "next_update":
-        story, update = _say(state, entry, story, "working")
-        return _told(_with(state, story), story, *update)
-    incident = story.incident.model_copy(update={"status": "closed", "changed_at": entry.at})
-    left = {k: v for k, v in state.stories.items() if k != deadline.incident_id}
-    by_key = {k: v for k, v in state.by_key.items() if v != deadline.incident_id}
-    return Step(state.model_copy(update={"stories": left, "by_key": by_key}), (incident,))
+def _on_merge_incidents(turn: Turn, command: MergeIncidents) -> None:
+    story = turn.state.stories.get(command.incident_id)
+    into = turn.state.stories.get(command.into_id)
+    if story is None or into is None or story is into:
+        return
+    if story.incident.is_open and into.incident.is_open:
+        stories.merge(turn, story, into)
 
 
-def _on_fence(state: State, entry: Entry, fence: Fence) -> Step:
-    echo = FencePassed(publisher=fence.publisher, number=fence.number, partition=entry.partition)
-    return Step(state, (echo,))
+def _on_split_incident(turn: Turn, command: SplitIncident) -> None:
+    story = turn.state.stories.get(command.incident_id)
+    if story is None or not story.incident.is_open:
+        return
+    keys = frozenset(command.report_keys)
+    if 0 < len(keys & set(story.reports)) < len(story.reports):
+        stories.split(turn, story, keys, author=command.author)
 
 
-def _released(
-    hold_ids: tuple[str, ...], entry: Entry, *, reason: str, author: str = "detector"
-) -> tuple[Record, ...]:
-    return tuple(
-        HoldReleased(hold_id=h, released_at=entry.at, reason=reason[:REASON_CHARS], author=author)
-        for h in hold_ids
-    )
+def _on_policy_applied(turn: Turn, command: PolicyApplied) -> None:
+    turn.change(policy=command.policy)
 
 
-def _with(state: State, story: Story) -> State:
-    incident_id = story.incident.incident_id
-    by_key = {**state.by_key, story.key: incident_id} if story.key else state.by_key
-    stories = {**state.stories, incident_id: story}
-    return state.model_copy(update={"stories": stories, "by_key": by_key})
+def _on_deadline(turn: Turn, deadline: Deadline) -> None:
+    if turn.entry.at < deadline.due_at:
+        return  # The clock that wrote it runs fast: it will be written again.
+    match deadline.kind:
+        case "report":
+            reports.on_report_due(turn, deadline)
+        case "stale":
+            precautions.on_stale(turn, deadline)
+        case "next_update" | "draft" | "release" | "close":
+            story = turn.state.stories.get(deadline.subject)
+            if story is not None and (deadline.kind, deadline.due_at) in story_deadlines(story):
+                _ON_TIME[deadline.kind](turn, story)
 
 
-def _told(state: State, story: Story, *outputs: Record) -> Step:
-    return Step(state, (*outputs, story.incident))
+def _on_draft_due(turn: Turn, story: Story) -> None:
+    approval = story.rule.approval
+    if approval is not None and approval.otherwise == "drop":
+        turn.keep(drop_draft(story))
+    else:
+        turn.keep(send_draft(turn, story, texts=None, author="detector"))
 
 
-_ON: dict[type[Record], Callable[[State, Entry, Any], Step]] = {
-    Disruption: _on_disruption,
+_ON_TIME: dict[str, Callable[[Turn, Story], None]] = {
+    "next_update": lambda turn, story: turn.keep(say(turn, story)),
+    "draft": _on_draft_due,
+    "release": lambda turn, story: stories.end(turn, story, reason="it stayed quiet"),
+    "close": stories.forget,
+}
+_ON: dict[type[Any], Callable[[Turn, Any], None]] = {
+    Unreadable: precautions.on_unreadable,
+    Disruption: reports.on_disruption,
+    SourceRead: _on_source_read,
     HoldOffers: _on_hold_offers,
     ReleaseHold: _on_release_hold,
     DeclareIncident: _on_declare_incident,
     UpdateIncident: _on_update_incident,
+    ApproveUpdate: _on_approve_update,
     ResolveIncident: _on_resolve_incident,
+    MergeIncidents: _on_merge_incidents,
+    SplitIncident: _on_split_incident,
     PolicyApplied: _on_policy_applied,
     Deadline: _on_deadline,
-    Fence: _on_fence,
 }

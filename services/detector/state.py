@@ -1,38 +1,141 @@
-"""What the fold works on: one record of the log, the state, and what a record causes."""
+"""What the fold works on: one record of the log, the state, and what a record causes.
+
+The state is never changed in place: large maps are persistent (a changed one shares all else with
+the one before it), so that a record costs what it changes and not what is known. Their order is
+none: whoever says something in an order sorts first.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal
 
-from schemas.base import Record, Value
-from schemas.disruptions import Deadline
+from pydantic import GetCoreSchemaHandler, TypeAdapter
+from pydantic_core import CoreSchema, core_schema
+from rpds import HashTrieMap
+
+from schemas.base import Record
+from schemas.disruptions import Deadline, Disruption
 from schemas.envelope import Unreadable
 from schemas.holds import HoldOpened
 from schemas.incidents import Incident
-from schemas.labels import Matcher
-from schemas.policies import Policy, Rule
+from schemas.policies import Moment, Policy, Rule
+
+if TYPE_CHECKING:
+    Map = HashTrieMap
+else:
+
+    class Map:
+        """`Map[str, V]` in an annotation: a persistent map that a snapshot holds as an object."""
+
+        def __class_getitem__(cls, of: tuple[Any, Any]) -> Any:
+            from typing import Annotated
+
+            return Annotated[HashTrieMap, _AsObject(of[1])]
 
 
-class Story(Value):
-    """One incident, and what the next record about it must be judged by."""
+@dataclass(frozen=True, slots=True)
+class _AsObject:
+    values: Any
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        inner = core_schema.dict_schema(
+            core_schema.str_schema(), handler.generate_schema(self.values)
+        )
+        return core_schema.no_info_before_validator_function(
+            dict,
+            core_schema.no_info_after_validator_function(HashTrieMap, inner),
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda found: dict(found.items()), return_schema=inner
+            ),
+        )
+
+
+WaitsFor = Literal["", "period", "lasting", "count"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What one source says of one disruption, as last heard, and which holds it asks for.
+
+    `scopes` are matchers in their one written form. `due_at` is when time alone changes it.
+    `overruled`: a person said that it is over, whatever its source says, until that has news.
+    """
+
+    key: str
+    event: Disruption
+    source: str
+    first_at: datetime
+    scopes: tuple[str, ...] = ()
+    status: Literal["open", "over", "overruled"] = "open"
+    due_at: datetime | None = None
+    waits_for: WaitsFor = ""
+    seen: tuple[str, ...] = ()
+
+    @property
+    def is_open(self) -> bool:
+        return self.status == "open"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """One hold of an incident. A person may have released it: then it is not opened again."""
+
+    scope: str
+    hold_id: str
+    is_open: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Story:
+    """One incident, and what the next record about it must be judged by.
+
+    `primary` is the key of the worst report that is open: the incident says what it says.
+    `asked`: how many open reports ask for a hold, by scope.
+    `is_full`: there were more reports than are kept, so that only a person knows when it is over.
+    """
 
     incident: Incident
     rule: Rule
-    scope: tuple[Matcher, ...] | None
-    open_holds: tuple[str, ...] = ()
-    key: str = ""
-    seen: tuple[str, ...] = ()
+    reports: Map[str, Report] = field(default_factory=HashTrieMap)
+    primary: str = ""
+    open_count: int = 0
+    asked: Map[str, int] = field(default_factory=HashTrieMap)
+    is_full: bool = False
+    group: str = ""
+    holds: tuple[Held, ...] = ()
     close_at: datetime | None = None
+    said: Moment | None = None
+    said_at: datetime | None = None
+    said_severity: int = 0
+    reopened: tuple[datetime, ...] = ()
 
 
-class State(Value):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A source whose whole data set is read from time to time. `hold_id`: it is stale, and holds."""
+
+    read_at: datetime
+    stale_at: datetime | None = None
+    hold_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
     """All that the records of a partition have left behind."""
 
     policy: Policy | None = None
-    stories: dict[str, Story] = {}
-    by_key: dict[str, str] = {}  # (network, source, disruption id) to incident id.
-    other_holds: dict[str, HoldOpened] = {}  # Manual and precautionary ones.
+    stories: Map[str, Story] = field(default_factory=HashTrieMap)  # By incident id, until closed.
+    story_of: Map[str, str] = field(default_factory=HashTrieMap)  # Report key to incident id.
+    group_of: Map[str, str] = field(default_factory=HashTrieMap)  # Group to incident id.
+    waiting: Map[str, Report] = field(default_factory=HashTrieMap)  # No incident yet, by key.
+    counts: Map[str, tuple[tuple[datetime, str], ...]] = field(default_factory=HashTrieMap)
+    sources: Map[str, Source] = field(default_factory=HashTrieMap)
+    other_holds: Map[str, HoldOpened] = field(default_factory=HashTrieMap)  # Of no incident.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,19 +164,95 @@ class Step:
     outputs: tuple[Record, ...] = ()
 
 
-def deadlines_of(story: Story) -> list[Deadline]:
-    """Return what a story waits for."""
+_STATE = TypeAdapter(State)
+
+
+@dataclass(slots=True)
+class Turn:
+    """One record's turn: what it has changed and said so far. It lives for one call of `fold`."""
+
+    state: State
+    entry: Entry
+    outputs: list[Record] = field(default_factory=list)
+    _given: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def step(self) -> Step:
+        return Step(self.state, tuple(self.outputs))
+
+    def new_id(self, kind: str) -> str:
+        """Return the next id of its kind that this record gives."""
+        number = self._given.get(kind, 0)
+        self._given[kind] = number + 1
+        return self.entry.new_id(kind, number)
+
+    def change(self, **values: Any) -> None:
+        self.state = replace(self.state, **values)
+
+    def say(self, record: Record) -> None:
+        self.outputs.append(record)
+
+    def keep(self, story: Story) -> None:
+        """Keep a story as it now is, and tell how its incident stands where that has changed."""
+        incident = story.incident
+        known = self.state.stories.get(incident.incident_id)
+        self.change(stories=self.state.stories.insert(incident.incident_id, story))
+        if known is None or known.incident != incident:
+            self.say(incident)
+
+
+def dump(state: State) -> dict[str, Any]:
+    """Return a state as JSON has it."""
+    found: dict[str, Any] = _STATE.dump_python(state, mode="json", exclude_defaults=True)
+    return found
+
+
+def load(saved: dict[str, Any]) -> State:
+    """Read what `dump` wrote. Raises pydantic's ValidationError."""
+    return _STATE.validate_python(saved)
+
+
+def source_key(network: str, source: str) -> str:
+    return f"{network}\n{source}"
+
+
+def report_key(network: str, source: str, disruption_id: str) -> str:
+    return f"{network}\n{source}\n{disruption_id}"
+
+
+Kind = Literal["next_update", "draft", "release", "close", "report", "stale"]
+
+
+def deadlines_of(state: State, *, until: datetime) -> Iterator[Deadline]:
+    """Yield the deadlines that are due by then."""
+    for story in state.stories.values():
+        for kind, due_at in story_deadlines(story):
+            if due_at <= until:
+                yield Deadline(subject=story.incident.incident_id, kind=kind, due_at=due_at)
+        yield from _of_reports(story.reports, until)
+    yield from _of_reports(state.waiting, until)
+    for key, source in state.sources.items():
+        if source.stale_at is not None and source.stale_at <= until:
+            yield Deadline(subject=key, kind="stale", due_at=source.stale_at)
+
+
+def _of_reports(reports: Map[str, Report], until: datetime) -> Iterator[Deadline]:
+    for key, report in reports.items():
+        if report.due_at is not None and report.due_at <= until:
+            yield Deadline(subject=key, kind="report", due_at=report.due_at)
+
+
+def story_deadlines(story: Story) -> Iterator[tuple[Kind, datetime]]:
+    """Yield what a story waits for."""
     incident = story.incident
-    due = {"next_update": incident.next_update_at, "close": story.close_at}
-    if incident.status != "open":
-        due["next_update"] = None
-    return [
-        Deadline.model_validate(
-            {"incident_id": incident.incident_id, "kind": kind, "due_at": due_at}
-        )
-        for kind, due_at in due.items()
-        if due_at is not None
-    ]
+    if incident.next_update_at is not None:
+        yield "next_update", incident.next_update_at
+    if incident.draft is not None:
+        yield "draft", incident.draft.due_at
+    if incident.release_at is not None:
+        yield "release", incident.release_at
+    if story.close_at is not None:
+        yield "close", story.close_at
 
 
 def entry_id(kind: str, *, partition: int, offset: int, at: datetime, number: int = 0) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 from schemas import envelope
 from schemas.snapshots import Snapshot
 from schemas.topics import SNAPSHOTS, key_of
-from services.detector.state import State
+from services.detector.state import State, dump, load
 from services.kit import broker as kafka
 
 READ_RECORDS = 100
@@ -31,18 +32,22 @@ async def write_snapshot(
     broker: KafkaBroker, *, partition: int, offset: int, state: State, at: datetime
 ) -> None:
     """Write a snapshot; returns when the brokers acknowledged it."""
-    snapshot = Snapshot(
-        partition=partition, offset=offset, taken_at=at, state=state.model_dump(mode="json")
-    )
+    snapshot = Snapshot(partition=partition, offset=offset, taken_at=at, state={})
     headers = envelope.write_headers(snapshot, event_id=f"{partition}-{offset}", source=SOURCE)
+    # A state never changes: it is written down in a thread, while records go on being folded.
+    value = await asyncio.to_thread(_value, snapshot, state)
     future = await kafka.emit(
         broker,
         SNAPSHOTS.name,
-        envelope.write_value(snapshot),
+        value,
         headers=headers,
         key=key_of(snapshot),
     )
     await future
+
+
+def _value(snapshot: Snapshot, state: State) -> bytes:
+    return envelope.write_value(snapshot.model_copy(update={"state": dump(state)}))
 
 
 async def read_snapshots(servers: str, partitions: set[int]) -> dict[int, Restored]:
@@ -86,7 +91,7 @@ def _read(record: kafka.Record) -> Snapshot:
 
 def _restored(snapshot: Snapshot) -> Restored:
     try:
-        return Restored(State.model_validate(snapshot.state), snapshot.offset)
+        return Restored(load(snapshot.state), snapshot.offset)
     except ValidationError as error:
         raise TypeError(
             f"the snapshot of partition {snapshot.partition} is of another version: "

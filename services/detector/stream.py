@@ -291,17 +291,16 @@ class Stream:
 
     async def _write_due_deadlines(self, partition: int, state: State) -> None:
         now, now_s = self.clock.now(), self.clock.monotonic_s()
-        for story in state.stories.values():
-            for deadline in deadlines_of(story):
-                name = (deadline.incident_id, f"{deadline.kind} {deadline.due_at.isoformat()}")
-                again_s = self._deadlines_written.get(name, -DEADLINE_AGAIN_S) + DEADLINE_AGAIN_S
-                if deadline.due_at > now or again_s > now_s:
-                    continue
-                self._deadlines_written[name] = now_s
-                event_id = f"{deadline.kind}-{deadline.due_at.isoformat()}"
-                await self.write(deadline, event_id=event_id, source=SOURCE, partition=partition)
+        written = self._deadlines_written
+        for deadline in deadlines_of(state, until=now):
+            event_id = f"{deadline.kind}-{deadline.due_at.isoformat()}"
+            name = (deadline.subject, event_id)
+            if written.get(name, -DEADLINE_AGAIN_S) + DEADLINE_AGAIN_S > now_s:
+                continue
+            written[name] = now_s
+            await self.write(deadline, event_id=event_id, source=SOURCE, partition=partition)
         recent = now_s - 2 * DEADLINE_AGAIN_S
-        self._deadlines_written = {k: v for k, v in self._deadlines_written.items() if v > recent}
+        self._deadlines_written = {k: v for k, v in written.items() if v > recent}
 
     async def write(
         self,
@@ -355,9 +354,9 @@ class Stream:
 
 
 def _log(record: kafka.Record, found: envelope.Envelope | envelope.Unreadable, step: Step) -> None:
-    """Write one line about a record, behind its outputs; fences are too many to speak of."""
+    """Write one line about a record, behind its outputs; what changed nothing is not spoken of."""
     body = found if isinstance(found, envelope.Unreadable) else found.record
-    if isinstance(body, Fence):
+    if isinstance(body, Fence) or not step.outputs:
         return
     log.info(
         "folded",

@@ -11,18 +11,24 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from schemas.base import Language
 from schemas.incidents import StatusUpdate
 from schemas.labels import Matchers, covers
+from schemas.policies import Audience, Family
 from schemas.posts import Account, Post
 
 UPDATE_USEFUL_S = 24 * 3600
 
 
 class AccountBase(BaseModel):
-    """What every account has. `updates` says which incidents it speaks of; none: offers only."""
+    """What every account has. `updates` says which incidents it speaks of; none: offers only.
+
+    `family` (how much room there is) and `audience` choose among an update's words.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     updates: Matchers | None = None
     languages: tuple[Language, ...] = ()
+    family: Family = "long"
+    audience: Audience | None = None
 
 
 class FeedAccount(AccountBase):
@@ -41,6 +47,7 @@ class MastodonAccount(AccountBase):
     channel: Literal["mastodon"]
     url: str = Field(pattern=r"^https?://")
     token: SecretStr
+    family: Family = "short"
     visibility: Literal["public", "unlisted"] = "public"
 
 
@@ -71,7 +78,7 @@ def posts_of(update: StatusUpdate, accounts: Mapping[str, AnyAccount]) -> list[P
                     post_id=f"{update.update_id}.{name}.{language}",
                     kind="update",
                     account=name,
-                    text=text,
+                    text=_words(update, account, language) or text,
                     labels=update.labels,
                     language=language,
                     due_at=update.written_at,
@@ -80,3 +87,16 @@ def posts_of(update: StatusUpdate, accounts: Mapping[str, AnyAccount]) -> list[P
                 )
             )
     return found
+
+
+def _words(update: StatusUpdate, account: AccountBase, language: str) -> str:
+    """Return the words meant for this account; the closest description of its readers wins."""
+    fitting = [
+        variant
+        for variant in update.variants
+        if variant.language == language
+        and variant.family in (None, account.family)
+        and variant.audience in (None, account.audience)
+    ]
+    best = max(fitting, key=lambda v: (v.audience is not None, v.family is not None), default=None)
+    return best.text if best else ""

@@ -2,70 +2,139 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from ops.policies import DEFAULT, read_policy
-from schemas.labels import format_matchers
-from schemas.policies import Rule
+from schemas.envelope import in_words
+from schemas.policies import Policy, Rule
 from services.detector import messages
-from services.detector.policy import BEFORE_ANY_POLICY, NO_RULE_MATCHES, rule_for, scope_of
-from tests.builders import AT, a_policy, an_incident
+from services.detector.policy import (
+    BEFORE_ANY_POLICY,
+    NO_RULE_MATCHES,
+    SCOPES,
+    Judged,
+    judge,
+)
+from tests.builders import AT, a_disruption, a_policy, a_rule
 
-LABELS = {"network": "northlink", "line": "coast", "region": "west"}
+PLACE = {"line": "coast", "region": "west"}
+
+
+def judged(*rules: Rule, event: dict[str, Any] | None = None, **policy: Any) -> Judged:
+    found = a_policy(*rules, **policy) if rules else None
+    known = a_disruption(labels=PLACE, **(event or {}))
+    return judge(found, known, source="/control-room", at=AT)
 
 
 def test_the_first_rule_that_matches_decides() -> None:
-    first, second = Rule(name="a"), Rule(name="b")
-    assert rule_for(a_policy(first, second), LABELS) is first
-    assert rule_for(None, LABELS) is BEFORE_ANY_POLICY
-    bus = Rule.model_validate({"name": "bus", "match": '{mode="bus"}'})
-    assert rule_for(a_policy(bus), LABELS) is NO_RULE_MATCHES
+    assert judged(a_rule("a"), a_rule("b")).rule.name == "a"
+    assert judged().rule is BEFORE_ANY_POLICY
+    assert judged(a_rule("bus", match='{mode="bus"}')).rule is NO_RULE_MATCHES
 
 
 @pytest.mark.parametrize(
     ("rule", "held"),
     [
-        (Rule(name="r"), '{network="northlink",line="coast"}'),
-        (Rule(name="r", hold_by=("region", "platform")), '{region="west"}'),
-        (Rule(name="r", hold="network"), '{network="northlink"}'),
-        (Rule(name="r", hold="everything"), "{}"),
+        ({}, ['{network="northlink",line="coast"}']),
+        ({"hold_by": ("region", "platform")}, ['{region="west"}']),
+        ({"hold_by": ("platform",)}, ['{network="northlink"}']),
+        ({"hold": "network"}, ['{network="northlink"}']),
+        ({"hold": "everything"}, ["{}"]),
+        ({"hold": "nothing"}, []),
+        (
+            {"hold_by": ("line",), "hold_also": (("region",), ("brand",))},
+            ['{line="coast"}', '{region="west"}'],
+        ),
     ],
 )
-def test_what_a_rule_holds(rule: Rule, held: str) -> None:
-    scope = scope_of(rule, LABELS)
-    assert scope is not None
-    assert format_matchers(scope) == held
+def test_what_a_rule_holds(rule: dict[str, Any], held: list[str]) -> None:
+    assert list(judged(a_rule(**rule)).scopes) == held
 
 
-def test_a_rule_that_holds_nothing_opens_no_hold() -> None:
-    assert scope_of(Rule(name="r", hold="nothing"), LABELS) is None
+def test_a_label_may_imply_others() -> None:
+    implied = {"line": {"coast": {"brand": "seaside", "region": "never: the event says it"}}}
+    rule = a_rule(hold_by=("line",), hold_also=(("brand",), ("region",)))
+    assert list(judged(rule, implied=implied).scopes) == [
+        '{line="coast"}',
+        '{brand="seaside"}',
+        '{region="west"}',
+    ]
 
 
-def test_the_default_policy_reads_and_its_templates_work() -> None:
-    assert messages.check(read_policy(DEFAULT), an_incident()) == []
+def test_a_disruption_in_several_places_holds_in_each_of_them() -> None:
+    found = judged(a_rule(), event={"scopes": [{"line": "coast"}, {"line": "valley"}]})
+    assert [scope.split(",")[1] for scope in found.scopes] == ['line="coast"}', 'line="valley"}']
 
 
-def test_times_are_in_the_policys_zone() -> None:
-    words = {"opened": "{{ now }} {{ title }} {{ next_update }}", "working": "w", "resolved": "r"}
-    policy = a_policy(messages={"en": words}, time_zone="Europe/London")
-    incident = an_incident(next_update_at=AT + timedelta(minutes=20))
-    text = messages.write(policy, "opened", incident, at=AT)["en"]
-    assert text == "19:02 Trains are standing 19:22"
+def test_a_disruption_in_too_many_places_holds_its_network() -> None:
+    scopes = [{"line": f"line-{number}"} for number in range(SCOPES + 1)]
+    assert judged(a_rule(), event={"scopes": scopes}).scopes == ('{network="northlink"}',)
+
+
+def test_each_place_is_judged_by_its_own_rule_and_the_first_rule_is_the_incidents() -> None:
+    """A rule for one line that holds nothing must not speak for the other line."""
+    rules = (a_rule("coast", match='{line="coast"}', hold="nothing"), a_rule("rest"))
+    found = judged(*rules, event={"scopes": [{"line": "valley"}, {"line": "coast"}]})
+    assert found.scopes == ('{network="northlink",line="valley"}',)
+    assert found.rule.name == "coast"
+
+
+def test_rules_compare_numbers_and_one_that_is_missing_is_not_enough() -> None:
+    rules = (a_rule("long", at_least={"delay_min": 15}), a_rule("short"))
+    assert judged(*rules, event={"values": {"delay_min": 15}}).rule.name == "long"
+    assert judged(*rules, event={"values": {"delay_min": 14.9}}).rule.name == "short"
+    assert judged(*rules).rule.name == "short"
 
 
 @pytest.mark.parametrize(
-    "template", ["{{ nothing }}", "{% if %}", "{{ ''.__class__.__mro__ }}", "{{ 1 / 0 }}"]
+    ("match", "event"),
+    [
+        ('{severity="critical"}', {"severity": "critical"}),
+        ('{source=~"/control.*"}', {}),
+        ('{planned="true"}', {"planned": True}),
+    ],
 )
-def test_a_template_that_fails_says_the_title_and_is_named_by_the_check(template: str) -> None:
-    words = {"opened": template, "working": "we work", "resolved": "it is over"}
-    policy = a_policy(messages={"en": words})
-    assert messages.write(policy, "opened", an_incident(), at=AT) == {"en": "Trains are standing"}
-    assert [said.partition(": ")[0] for said in messages.check(policy, an_incident())] == [
-        "messages.en.opened"
-    ]
+def test_rules_match_more_than_labels(match: str, event: dict[str, Any]) -> None:
+    assert judged(a_rule("it", match=match), event=event).rule.name == "it"
+
+
+def test_a_rule_applies_in_its_windows() -> None:
+    windows = {"now": {"from": "18:00", "to": "19:00"}, "later": {"from": "19:00", "to": "20:00"}}
+    rules = (a_rule("later", during=("later",)), a_rule("now", during=("now",)))
+    assert judged(*rules, windows=windows).rule.name == "now"
+
+
+def test_reports_are_grouped_by_labels_and_one_that_lacks_one_stands_alone() -> None:
+    assert judged(a_rule(group_by=("network", "line"))).group == "network=northlink\nline=coast"
+    assert judged(a_rule(group_by=("network", "platform"))).group == ""
+    assert judged(a_rule()).group == ""
+
+
+def test_the_default_policy_reads_and_its_templates_work() -> None:
+    assert messages.check(read_policy(DEFAULT)) == {}
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"time_zone": "Mars/Olympus"}, "time_zone"),
+        ({"colour": "red"}, "colour"),
+        ({"rules": [{"name": "a", "mute": ["night"]}]}, "rules.0.mute"),
+        ({"rules": [{"name": "a"}, {"name": "a"}]}, "rules.1.name"),
+        ({"rules": [{"name": "a", "count": {"reports": 3, "within_s": 60}}]}, "group_by"),
+        ({"windows": {"night": {"from": "22:00"}}}, "windows.night"),
+        ({"stale": [{"source": "(", "after_s": 1, "hold": "{}"}]}, "stale.0.source"),
+    ],
+)
+def test_a_policy_that_is_wrong_is_refused_by_name(changed: dict[str, Any], named: str) -> None:
+    known = {"name": "x", "rules": [{"name": "a"}]}
+    with pytest.raises(ValidationError) as error:
+        Policy.model_validate(known | changed)
+    assert named in in_words(error.value)
 
 
 def test_a_policy_file_that_is_wrong_names_the_field(tmp_path: Path) -> None:

@@ -48,10 +48,13 @@ def test_records_know_their_key() -> None:
         if key_of(r.model_validate_json((SAMPLES / f"{r.TYPE}.json").read_text())) is None
     }
     assert keyless == {
+        "interlock.approve-update.v1",
         "interlock.deadline.v1",
         "interlock.fence.v1",
+        "interlock.merge-incidents.v1",
         "interlock.policy-applied.v1",
         "interlock.release-hold.v1",
         "interlock.resolve-incident.v1",
+        "interlock.split-incident.v1",
         "interlock.update-incident.v1",
     }

@@ -1,0 +1,207 @@
+"""What sources report: what is news, what waits and for what, and what is over.
+
+- One `(network, source, disruption_id)` is one report. The same again changes nothing, nor does an
+  older one that comes late.
+- A report waits, and is no incident yet, while its period is ahead, until it has lasted as long as
+  its rule says, or until there are as many of them as the rule counts.
+- What a person said is over stays so, whatever its source repeats, until that has news.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from operator import attrgetter
+
+from schemas.disruptions import Deadline, Disruption, SourceRead
+from services.detector import stories
+from services.detector.policy import Judged, judge
+from services.detector.state import (
+    Entry,
+    Report,
+    State,
+    Story,
+    Turn,
+    WaitsFor,
+    report_key,
+    source_key,
+)
+from services.detector.windows import standing
+
+SEEN_EVENTS = 20  # Of one report, that changed something: older ones are not retried any more.
+_SUBSTANCE = attrgetter(
+    "title", "severity", "labels", "detail", "expected_end_at", "link", "scopes", "values",
+    "titles", "details", "phase", "planned", "periods",
+)  # fmt: skip
+
+
+def is_known(state: State, entry: Entry, event: Disruption) -> bool:
+    """Say whether a report changes nothing: most of a storm does not."""
+    report, _ = _find(state, report_key(event.network, entry.source, event.disruption_id))
+    if report is None:
+        return event.status in ("resolved", "acknowledged")
+    if entry.event_id in report.seen or _is_older(event, report.event):
+        return True
+    if event.status == "resolved":
+        return report.status == "over" and report.due_at is None
+    if event.status == "acknowledged":
+        return report.status != "open" or report.event.phase == "identified"
+    return (
+        report.status != "over"
+        and event.expires_at == report.event.expires_at
+        and bool(_SUBSTANCE(event) == _SUBSTANCE(report.event))
+    )
+
+
+def _is_older(event: Disruption, known: Disruption) -> bool:
+    return (
+        event.occurred_at is not None
+        and known.occurred_at is not None
+        and event.occurred_at < known.occurred_at
+    )
+
+
+def on_disruption(turn: Turn, event: Disruption) -> None:
+    entry = turn.entry
+    key = report_key(event.network, entry.source, event.disruption_id)
+    known, story = _find(turn.state, key)
+    if event.status == "acknowledged":
+        assert known is not None, "what is not known is not acknowledged"
+        event = known.event.model_copy(update={"phase": "identified"})
+    if event.status == "resolved":
+        assert known is not None, "a resolution of what is not known changes nothing"
+        seen = (*known.seen, entry.event_id)[-SEEN_EVENTS:]
+        event = known.event.model_copy(update={"occurred_at": event.occurred_at})
+        _end(turn, replace(known, event=event, seen=seen), story)
+        return
+    if known is None or known.status == "over":
+        replaced = [report_key(event.network, entry.source, one) for one in event.replaces]
+        of = [found for one in replaced if (found := _find(turn.state, one)[1]) is not None]
+        _settle(turn, _new_report(turn, event, known), story or next(iter(of), None))
+        for one in replaced:
+            old, old_story = _find(turn.state, one)
+            if old is not None and one != key:
+                _end(turn, old, old_story)
+        return
+    report = replace(known, event=event, seen=(*known.seen, entry.event_id)[-SEEN_EVENTS:])
+    now, due_at = standing(event, entry.at)
+    if story is not None and now == "stands" and _SUBSTANCE(event) == _SUBSTANCE(known.event):
+        stories.renew(turn, story, replace(report, due_at=due_at))
+    else:
+        _settle(turn, replace(report, status="open"), story)
+
+
+def _new_report(turn: Turn, event: Disruption, known: Report | None) -> Report:
+    entry = turn.entry
+    seen = (*(known.seen if known else ()), entry.event_id)[-SEEN_EVENTS:]
+    key = report_key(event.network, entry.source, event.disruption_id)
+    return Report(key=key, event=event, source=entry.source, first_at=entry.at, seen=seen)
+
+
+def on_source_read(turn: Turn, read: SourceRead) -> None:
+    """Take a source's whole data set: what it does not name any more is over."""
+    prefix = f"{source_key(read.network, read.source)}\n"
+    named = {f"{prefix}{one}" for one in read.disruption_ids}
+    known = [key for key in turn.state.waiting if key.startswith(prefix)]
+    for story in turn.state.stories.values():
+        known += [k for k, r in story.reports.items() if r.is_open and k.startswith(prefix)]
+    for key in sorted(set(known) - named):
+        report, of = _find(turn.state, key)
+        if report is not None:
+            _end(turn, report, of)
+
+
+def on_report_due(turn: Turn, deadline: Deadline) -> None:
+    report, story = _find(turn.state, deadline.subject)
+    if report is None or report.due_at != deadline.due_at:
+        return
+    now, _ = standing(report.event, turn.entry.at)
+    if report.waits_for == "count" and now == "stands":
+        _forget_counted(turn, report.key)  # It was one of too few, and their time is over.
+        return
+    if report.status == "over":
+        report = replace(report, status="open")  # Its next period begins.
+    _settle(turn, replace(report, waits_for=""), story)
+
+
+def _forget_counted(turn: Turn, key: str) -> None:
+    counts = turn.state.counts
+    for name, found in turn.state.counts.items():
+        left = tuple(one for one in found if one[1] != key)
+        counts = counts.insert(name, left) if left else counts.remove(name)
+    turn.change(counts=counts, waiting=turn.state.waiting.remove(key))
+
+
+def _settle(turn: Turn, report: Report, story: Story | None) -> None:
+    """Put a report where it now belongs: it waits, is part of an incident, or is over."""
+    now, due_at = standing(report.event, turn.entry.at)
+    report = replace(report, due_at=due_at)
+    if now == "over":
+        _end(turn, report, story)
+        return
+    if now == "ahead":
+        if story is not None and report.key in story.reports:
+            stories.take(turn, story, replace(report, status="over"))
+        else:
+            _wait(turn, report, waits_for="period")
+        return
+    judged = judge(turn.state.policy, report.event, source=report.source, at=turn.entry.at)
+    report = replace(report, scopes=judged.scopes)
+    if story is None:
+        _begin(turn, report, judged)
+    else:
+        stories.take(turn, story, report)
+
+
+def _begin(turn: Turn, report: Report, judged: Judged) -> None:
+    """Make a report part of an incident, unless it has to wait for more."""
+    at, rule = turn.entry.at, judged.rule
+    lasted_at = report.first_at + timedelta(seconds=rule.for_s)
+    if at < lasted_at:
+        _wait(turn, report, waits_for="lasting", until=lasted_at)
+        return
+    if rule.count is None or judged.group in turn.state.group_of:
+        turn.change(waiting=stories.without(turn.state.waiting, [report.key]))
+        stories.join(turn, report, judged)
+        return
+    name = f"{rule.name}\n{judged.group}"
+    within = timedelta(seconds=rule.count.within_s)
+    before = turn.state.counts.get(name, ())
+    recent = [(t, k) for t, k in before if t > at - within and k != report.key]
+    _wait(turn, report, waits_for="count", until=at + within)
+    if len(recent) + 1 < rule.count.reports:
+        counts = turn.state.counts.insert(name, (*recent, (at, report.key)))
+        turn.change(counts=counts)
+        return
+    turn.change(counts=stories.without(turn.state.counts, [name]))
+    for key in (report.key, *(k for _, k in recent)):
+        waited = turn.state.waiting.get(key)
+        if waited is not None:
+            turn.change(waiting=turn.state.waiting.remove(key))
+            due_at = standing(waited.event, at)[1]
+            stories.join(turn, replace(waited, due_at=due_at, waits_for=""), judged)
+
+
+def _wait(
+    turn: Turn, report: Report, *, waits_for: WaitsFor, until: datetime | None = None
+) -> None:
+    due_at = min((at for at in (report.due_at, until) if at is not None), default=None)
+    report = replace(report, waits_for=waits_for, due_at=due_at)
+    turn.change(waiting=turn.state.waiting.insert(report.key, report))
+
+
+def _end(turn: Turn, report: Report, story: Story | None) -> None:
+    if report.waits_for == "count":
+        _forget_counted(turn, report.key)
+    turn.change(waiting=stories.without(turn.state.waiting, [report.key]))
+    if story is not None and report.key in story.reports:
+        stories.take(turn, story, replace(report, status="over", due_at=None))
+
+
+def _find(state: State, key: str) -> tuple[Report | None, Story | None]:
+    """Return what is known of a report, and the incident it is part of."""
+    story = state.stories.get(state.story_of.get(key, ""))
+    report = state.waiting.get(key)
+    if report is None and story is not None:
+        report = story.reports.get(key)
+    return report, story

@@ -1,0 +1,331 @@
+"""Incidents: which reports one rests on, what it says and holds because of them, and when it is over.
+
+- An incident says what its worst open report says; of equals, the first.
+- It holds what any of its open reports asks for (`holding.py`).
+- When the last report is over it is `monitoring`, and still holds, until it was quiet for long
+  enough or a person says so. A report that comes back meanwhile finds everything as it was.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from rpds import HashTrieMap
+
+from schemas.base import SEVERITIES
+from schemas.incidents import REPORTS_SHOWN, Incident
+from services.detector.holding import asked_by, release, rescope, with_holds
+from services.detector.life import move
+from services.detector.policy import Judged, judge, places_of
+from services.detector.speech import say
+from services.detector.state import Report, Story, Turn
+
+REPORTS = 500  # Of one incident: beyond, none is kept, and only a person says that it is over.
+HOLDS = 50  # Of one incident: one that asks for more holds its whole network.
+REASON_CHARS = 300
+SCOPE_CHANGED = "the incident's scope changed"
+
+
+def join(turn: Turn, report: Report, judged: Judged, *, author: str = "detector") -> None:
+    """Put a report that stands into its incident: its group's, or one of its own."""
+    known = turn.state.group_of.get(judged.group, "") if judged.group else ""
+    story = turn.state.stories.get(known)
+    if story is None:
+        story = _new_story(turn, report, judged, author=author)
+    take(turn, story, report)
+
+
+def take(turn: Turn, story: Story, report: Report) -> None:
+    """Let an incident know what one of its reports says now, or that it is over."""
+    before = story
+    old = story.reports.get(report.key)
+    story = _with_report(turn, story, report)
+    story = _follow(turn, story, report)
+    story = _live(turn, story, before)
+    back = not before.incident.is_open and story.incident.is_open
+    if story.incident.is_open and (back or _asks_for_other(story, old, report)):
+        story = rescope(turn, story, also=report.scopes if report.is_open else ())
+    has_news = story.said is None or _news(before.incident) != _news(story.incident)
+    if story.incident.is_open and story.open_count and has_news:
+        story = say(turn, story)
+    turn.keep(story)
+
+
+def resolve(turn: Turn, story: Story, *, reason: str, author: str = "detector") -> None:
+    """End an incident as a person wants it: its holds are released, and its reports overruled."""
+    reports = story.reports
+    for key, report in story.reports.items():
+        if report.is_open:
+            reports = reports.insert(key, replace(report, status="overruled"))
+    story = _counted(replace(story, reports=reports, open_count=0, asked=HashTrieMap()))
+    turn.keep(_resolved(turn, story, reason=reason, author=author))
+
+
+def end(turn: Turn, story: Story, *, reason: str) -> None:
+    """End an incident that is over as far as its reports tell."""
+    turn.keep(_resolved(turn, story, reason=reason))
+
+
+def renew(turn: Turn, story: Story, report: Report) -> None:
+    """Keep a report that says the same for longer; the incident is not touched by it."""
+    story = replace(story, reports=story.reports.insert(report.key, report))
+    turn.keep(story)
+
+
+def forget(turn: Turn, story: Story, **changed: Any) -> None:
+    """Close an incident: only its last record is left of it."""
+    incident = move(story.incident, "closed", at=turn.entry.at)
+    turn.say(incident.model_copy(update={"draft": None, "hold_ids": (), **changed}))
+    incident_id = incident.incident_id
+    state = turn.state
+    story_of, waiting = state.story_of, state.waiting
+    for key, report in story.reports.items():
+        if story_of.get(key) == incident_id:
+            story_of = story_of.remove(key)
+            if report.due_at is not None and not report.is_open:
+                waiting = waiting.insert(key, report)  # A period of it is still ahead.
+    group_of = state.group_of
+    if story.group and group_of.get(story.group) == incident_id:
+        group_of = group_of.remove(story.group)
+    turn.change(
+        stories=state.stories.remove(incident_id),
+        story_of=story_of,
+        group_of=group_of,
+        waiting=waiting,
+    )
+
+
+def merge(turn: Turn, story: Story, into: Story) -> None:
+    """Move the reports and the holds of one incident to another, and close it."""
+    before = into
+    for held in story.holds:
+        if any(held.scope == other.scope for other in into.holds):
+            release(turn, [held], reason="merged with another incident")
+        else:
+            into = replace(into, holds=(*into.holds, held))
+    into = replace(into, is_full=into.is_full or story.is_full)
+    forget(turn, story, merged_into=into.incident.incident_id)
+    turn.change(waiting=without(turn.state.waiting, story.reports.keys()))
+    for report in _in_order(story.reports.values()):
+        into = _with_report(turn, into, report)
+        into = _follow(turn, into, report)
+    if story.group:
+        incident_id = into.incident.incident_id
+        turn.change(group_of=turn.state.group_of.insert(story.group, incident_id))
+    turn.keep(with_holds(turn, _live(turn, into, before), into.holds))
+
+
+def split(turn: Turn, story: Story, keys: frozenset[str], *, author: str) -> None:
+    """Make some reports of an incident an incident of their own, with holds of its own."""
+    moved = _in_order(r for key, r in story.reports.items() if key in keys)
+    policy, at = turn.state.policy, turn.entry.at
+    apart: Story | None = None
+    for report in moved:
+        judged = judge(policy, report.event, source=report.source, at=at)
+        if apart is None:
+            apart = _new_story(turn, report, Judged(judged.rule, judged.scopes, ""), author=author)
+        take(turn, apart, report)
+        apart = turn.state.stories[apart.incident.incident_id]
+    before = story
+    asked = story.asked
+    for report in moved:
+        asked = asked_by(asked, report, None)
+    story = replace(
+        story,
+        asked=asked,
+        reports=without(story.reports, keys),
+        incident=story.incident.model_copy(
+            update={"report_keys": tuple(k for k in story.incident.report_keys if k not in keys)}
+        ),
+        open_count=story.open_count - sum(r.is_open for r in moved),
+        primary="" if story.primary in keys else story.primary,
+    )
+    story = _live(turn, _follow(turn, story, None), before)
+    turn.keep(rescope(turn, story))
+
+
+def _new_story(turn: Turn, report: Report, judged: Judged, *, author: str) -> Story:
+    event, at = report.event, turn.entry.at
+    incident = Incident(
+        incident_id=turn.new_id("inc"),
+        network=event.network,
+        status=event.phase or "investigating",
+        severity=event.severity,
+        title=event.title,
+        labels=places_of(turn.state.policy, event.model_copy(update={"scopes": ()}))[0],
+        opened_at=at,
+        changed_at=at,
+        author=author,
+    )
+    if judged.group:
+        group_of = turn.state.group_of.insert(judged.group, incident.incident_id)
+        turn.change(group_of=group_of)
+    return Story(incident=incident, rule=judged.rule, group=judged.group)
+
+
+def _with_report(turn: Turn, story: Story, report: Report) -> Story:
+    old = story.reports.get(report.key)
+    if old is None and len(story.reports) >= REPORTS:
+        primary = story.reports.get(story.primary)
+        if primary is not None and _rank(report) <= _rank(primary):
+            return replace(story, is_full=True)
+    if old is None:
+        incident = story.incident
+        turn.change(story_of=turn.state.story_of.insert(report.key, incident.incident_id))
+        shown = (*incident.report_keys, report.key)[:REPORTS_SHOWN]
+        story = replace(story, incident=incident.model_copy(update={"report_keys": shown}))
+    return replace(
+        story,
+        reports=story.reports.insert(report.key, report),
+        open_count=story.open_count + report.is_open - (old is not None and old.is_open),
+        asked=asked_by(story.asked, old, report),
+    )
+
+
+def _follow(turn: Turn, story: Story, report: Report | None) -> Story:
+    """Let the incident say what its worst open report says."""
+    if not story.open_count:
+        return _counted(story)
+    current = story.reports.get(story.primary)
+    if (
+        report is not None
+        and report.key != story.primary
+        and current is not None
+        and current.is_open
+        and _rank(report) <= _rank(current)
+    ):
+        return _counted(_narrowed(turn, story, report))
+    worst = min((r for r in story.reports.values() if r.is_open), key=_worst_first)
+    event, policy = worst.event, turn.state.policy
+    rule = judge(policy, event, source=worst.source, at=turn.entry.at).rule
+    incident = story.incident.model_copy(
+        update={
+            "severity": event.severity,
+            "title": event.title,
+            "titles": event.titles,
+            "detail": event.detail,
+            "details": event.details,
+            "expected_end_at": event.expected_end_at,
+            "link": event.link or story.incident.link,
+            "planned": event.planned,
+            "rule": rule.name,
+            "changed_at": turn.entry.at,
+        }
+    )
+    incident = move(incident, _phase(story, worst), at=turn.entry.at)
+    story = replace(story, incident=incident, rule=rule, primary=worst.key)
+    return _counted(_narrowed(turn, story, worst))
+
+
+def _phase(story: Story, worst: Report) -> Any:
+    """Return the status that the source says; the incident's own where it says nothing."""
+    if not story.incident.is_open:
+        return story.incident.status  # Whether it comes back is not decided here.
+    return worst.event.phase or story.incident.status
+
+
+def _narrowed(turn: Turn, story: Story, report: Report) -> Story:
+    """Keep the labels that all reports have; one that stands alone gives its own."""
+    if not report.is_open:
+        return story
+    event = report.event.model_copy(update={"scopes": ()})
+    own = places_of(turn.state.policy, event)[0]
+    if len(story.reports) > 1:
+        own = {name: v for name, v in story.incident.labels.items() if own.get(name) == v}
+    if own == story.incident.labels:
+        return story
+    return replace(story, incident=story.incident.model_copy(update={"labels": own}))
+
+
+def _counted(story: Story) -> Story:
+    if story.incident.report_count == story.open_count:
+        return story
+    changed = {"report_count": story.open_count}
+    return replace(story, incident=story.incident.model_copy(update=changed))
+
+
+def _live(turn: Turn, story: Story, before: Story) -> Story:
+    """Move the incident on: it comes back, goes on, or is over as far as the reports tell."""
+    at, incident = turn.entry.at, story.incident
+    comes_back = bool(before.reports) and not before.open_count and story.open_count
+    is_over = before.open_count and not story.open_count
+    if comes_back:
+        if not incident.is_open:
+            story = replace(story, close_at=None, said=None, holds=())
+        incident = move(incident, _open_phase(story), at=at)
+        incident = incident.model_copy(update={"release_at": None})
+        return replace(story, incident=incident, reopened=_again(story, turn))
+    if not is_over or not incident.is_open or story.is_full:
+        return story
+    if story.rule.release == "person":
+        return replace(story, incident=move(incident, "monitoring", at=at))
+    quiet_s = _quiet_s(story, turn)
+    if quiet_s == 0:
+        return _resolved(turn, story, reason="the disruption was resolved")
+    release_at = at + timedelta(seconds=quiet_s)
+    incident = move(incident, "monitoring", at=at).model_copy(update={"release_at": release_at})
+    return replace(story, incident=incident)
+
+
+def _open_phase(story: Story) -> Any:
+    primary = story.reports.get(story.primary)
+    return (primary.event.phase if primary else None) or "investigating"
+
+
+def _again(story: Story, turn: Turn) -> tuple[Any, ...]:
+    flapping = story.rule.flapping
+    if flapping is None:
+        return ()
+    since = turn.entry.at - timedelta(seconds=flapping.within_s)
+    recent = [at for at in (*story.reopened, turn.entry.at) if at >= since]
+    return tuple(recent[-flapping.times :])
+
+
+def _quiet_s(story: Story, turn: Turn) -> int:
+    flapping = story.rule.flapping
+    if flapping is None:
+        return story.rule.quiet_s
+    since = turn.entry.at - timedelta(seconds=flapping.within_s)
+    recent = sum(at >= since for at in story.reopened)
+    return max(story.rule.quiet_s, flapping.calm_s if recent >= flapping.times else 0)
+
+
+def _resolved(turn: Turn, story: Story, *, reason: str, author: str = "detector") -> Story:
+    at = turn.entry.at
+    release(turn, [h for h in story.holds if h.is_open], reason=reason, author=author)
+    incident = move(story.incident, "resolved", at=at)
+    incident = incident.model_copy(update={"hold_ids": ()})
+    close_at = at + timedelta(seconds=story.rule.close_after_s)
+    return say(turn, replace(story, incident=incident, holds=(), close_at=close_at))
+
+
+def _asks_for_other(story: Story, old: Report | None, report: Report) -> bool:
+    if old is None:
+        return not set(report.scopes) <= {held.scope for held in story.holds}
+    return old.is_open != report.is_open or old.scopes != report.scopes
+
+
+def _news(incident: Incident) -> tuple[object, ...]:
+    return (incident.title, incident.detail, incident.severity, incident.expected_end_at)
+
+
+def _rank(report: Report) -> int:
+    return SEVERITIES.index(report.event.severity)
+
+
+def _worst_first(report: Report) -> tuple[Any, ...]:
+    return (-_rank(report), report.first_at, report.key)
+
+
+def _in_order(reports: Any) -> list[Report]:
+    return sorted(reports, key=lambda report: (report.first_at, report.key))
+
+
+def without(found: Any, keys: Any) -> Any:
+    """Return a map without these keys; one that is not there is no mistake."""
+    for key in keys:
+        if key in found:
+            found = found.remove(key)
+    return found
