@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
 from schemas.disruptions import Disruption
 from schemas.labels import Matcher, format_matchers, full_match, matches
@@ -43,11 +44,17 @@ def judge(policy: Policy | None, event: Disruption, *, source: str, at: datetime
     return Judged(rule, tuple(scopes), _group(rule, places))
 
 
+def labels_of(policy: Policy | None, event: Disruption) -> Labels:
+    """Return the labels of a disruption as a whole, with what they imply."""
+    return _with_implied(policy, {**event.labels, "network": event.network})
+
+
 def places_of(policy: Policy | None, event: Disruption) -> list[Labels]:
-    """Return the labels of each place that a disruption names, with what these labels imply."""
-    base = {**event.labels, "network": event.network}
-    places = [{**base, **scope, "network": event.network} for scope in event.scopes] or [base]
-    return [_with_implied(policy, place) for place in places]
+    """Return the labels of each place that a disruption names, with what they imply."""
+    if not event.scopes:
+        return [labels_of(policy, event)]
+    network = {"network": event.network}
+    return [_with_implied(policy, event.labels | scope | network) for scope in event.scopes]
 
 
 def _with_implied(policy: Policy | None, labels: Labels) -> Labels:
@@ -102,12 +109,15 @@ def scopes_of(rule: Rule, labels: Labels) -> tuple[str, ...]:
 
 
 def _scope(names: tuple[str, ...], labels: Labels) -> tuple[str, ...]:
-    matchers = tuple(
-        Matcher(name=name, operator="=", value=labels[name]) for name in names if name in labels
-    )
-    if not matchers:  # Never wider than the network, unless the rule says `everything`.
-        matchers = (Matcher(name="network", operator="=", value=labels["network"]),)
-    return (format_matchers(matchers),)
+    known = tuple((name, labels[name]) for name in names if name in labels)
+    # Never wider than the network, unless the rule says `everything`.
+    return (_written(known or (("network", labels["network"]),)),)
+
+
+@lru_cache(maxsize=4096)
+def _written(labels: tuple[tuple[str, str], ...]) -> str:
+    matchers = (Matcher(name=name, operator="=", value=value) for name, value in labels)
+    return format_matchers(tuple(matchers))
 
 
 def _group(rule: Rule, places: list[Labels]) -> str:

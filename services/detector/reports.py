@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
-from operator import attrgetter
+from operator import itemgetter
 
 from schemas.disruptions import Deadline, Disruption, SourceRead
 from services.detector import stories
@@ -28,8 +28,9 @@ from services.detector.state import (
 )
 from services.detector.windows import standing
 
+WAITING = 10_000  # Beyond, a report does not wait for more: when in doubt, it holds.
 SEEN_EVENTS = 20  # Of one report, that changed something: older ones are not retried any more.
-_SUBSTANCE = attrgetter(
+_SUBSTANCE = itemgetter(
     "title", "severity", "labels", "detail", "expected_end_at", "link", "scopes", "values",
     "titles", "details", "phase", "planned", "periods",
 )  # fmt: skip
@@ -49,8 +50,13 @@ def is_known(state: State, entry: Entry, event: Disruption) -> bool:
     return (
         report.status != "over"
         and event.expires_at == report.event.expires_at
-        and bool(_SUBSTANCE(event) == _SUBSTANCE(report.event))
+        and _says_the_same(event, report.event)
     )
+
+
+def _says_the_same(event: Disruption, known: Disruption) -> bool:
+    # Most of a storm ends here: the fields of a model are read where it has them.
+    return bool(_SUBSTANCE(event.__dict__) == _SUBSTANCE(known.__dict__))
 
 
 def _is_older(event: Disruption, known: Disruption) -> bool:
@@ -83,12 +89,12 @@ def on_disruption(turn: Turn, event: Disruption) -> None:
             if old is not None and one != key:
                 _end(turn, old, old_story)
         return
-    report = replace(known, event=event, seen=(*known.seen, entry.event_id)[-SEEN_EVENTS:])
+    seen = (*known.seen, entry.event_id)[-SEEN_EVENTS:]
     now, due_at = standing(event, entry.at)
-    if story is not None and now == "stands" and _SUBSTANCE(event) == _SUBSTANCE(known.event):
-        stories.renew(turn, story, replace(report, due_at=due_at))
+    if story is not None and now == "stands" and _says_the_same(event, known.event):
+        stories.renew(turn, story, replace(known, event=event, seen=seen, due_at=due_at))
     else:
-        _settle(turn, replace(report, status="open"), story)
+        _settle(turn, replace(known, event=event, seen=seen, status="open"), story)
 
 
 def _new_report(turn: Turn, event: Disruption, known: Report | None) -> Report:
@@ -135,18 +141,18 @@ def _forget_counted(turn: Turn, key: str) -> None:
 def _settle(turn: Turn, report: Report, story: Story | None) -> None:
     """Put a report where it now belongs: it waits, is part of an incident, or is over."""
     now, due_at = standing(report.event, turn.entry.at)
-    report = replace(report, due_at=due_at)
     if now == "over":
         _end(turn, report, story)
         return
     if now == "ahead":
         if story is not None and report.key in story.reports:
-            stories.take(turn, story, replace(report, status="over"))
+            stories.take(turn, story, replace(report, status="over", due_at=due_at))
         else:
-            _wait(turn, report, waits_for="period")
+            _wait(turn, replace(report, due_at=due_at), waits_for="period")
         return
     judged = judge(turn.state.policy, report.event, source=report.source, at=turn.entry.at)
-    report = replace(report, scopes=judged.scopes)
+    if report.due_at != due_at or report.scopes != judged.scopes:
+        report = replace(report, due_at=due_at, scopes=judged.scopes)
     if story is None:
         _begin(turn, report, judged)
     else:
@@ -157,10 +163,11 @@ def _begin(turn: Turn, report: Report, judged: Judged) -> None:
     """Make a report part of an incident, unless it has to wait for more."""
     at, rule = turn.entry.at, judged.rule
     lasted_at = report.first_at + timedelta(seconds=rule.for_s)
-    if at < lasted_at:
+    may_wait = len(turn.state.waiting) < WAITING
+    if at < lasted_at and may_wait:
         _wait(turn, report, waits_for="lasting", until=lasted_at)
         return
-    if rule.count is None or judged.group in turn.state.group_of:
+    if rule.count is None or judged.group in turn.state.group_of or not may_wait:
         turn.change(waiting=stories.without(turn.state.waiting, [report.key]))
         stories.join(turn, report, judged)
         return

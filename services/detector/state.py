@@ -197,7 +197,7 @@ class Turn:
         incident = story.incident
         known = self.state.stories.get(incident.incident_id)
         self.change(stories=self.state.stories.insert(incident.incident_id, story))
-        if known is None or known.incident != incident:
+        if known is None or (known.incident is not incident and known.incident != incident):
             self.say(incident)
 
 

@@ -18,7 +18,7 @@ from schemas.base import SEVERITIES
 from schemas.incidents import REPORTS_SHOWN, Incident
 from services.detector.holding import asked_by, release, rescope, with_holds
 from services.detector.life import move
-from services.detector.policy import Judged, judge, places_of
+from services.detector.policy import Judged, judge, labels_of
 from services.detector.speech import say
 from services.detector.state import Report, Story, Turn
 
@@ -154,7 +154,7 @@ def _new_story(turn: Turn, report: Report, judged: Judged, *, author: str) -> St
         status=event.phase or "investigating",
         severity=event.severity,
         title=event.title,
-        labels=places_of(turn.state.policy, event.model_copy(update={"scopes": ()}))[0],
+        labels=labels_of(turn.state.policy, event),
         opened_at=at,
         changed_at=at,
         author=author,
@@ -230,8 +230,7 @@ def _narrowed(turn: Turn, story: Story, report: Report) -> Story:
     """Keep the labels that all reports have; one that stands alone gives its own."""
     if not report.is_open:
         return story
-    event = report.event.model_copy(update={"scopes": ()})
-    own = places_of(turn.state.policy, event)[0]
+    own = labels_of(turn.state.policy, report.event)
     if len(story.reports) > 1:
         own = {name: v for name, v in story.incident.labels.items() if own.get(name) == v}
     if own == story.incident.labels:

@@ -6,14 +6,15 @@
 | ops.holds | `on_holds` | the view behind `GET /v1/holds` |
 | ops.incidents | `on_incidents` | the view behind `GET /v1/incidents` |
 
-All outputs of a batch are acknowledged before its echoes are emitted and before anything else is
-done: an echo never overtakes a hold, and a snapshot never claims what was not said. An output that
-cannot be written ends the process, so that the log is replayed and no echo follows.
+All outputs so far are acknowledged before an echo is emitted and before a snapshot is taken: an echo
+never overtakes a hold, and a snapshot never claims what was not said. An output that cannot be
+written ends the process, so that the log is replayed and no echo follows.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter as CountOf
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -52,6 +53,7 @@ READY_LAG_RECORDS = 1_000
 CLOCK_EVERY_S = 0.2
 DEADLINE_AGAIN_S = 2.0  # A deadline that the fold did not act on is written again.
 CLOSED_INCIDENTS = 500
+UNSETTLED = 2_000  # Outputs on their way: beyond, no further record is folded.
 ERROR_HEADER_CHARS = 300
 log = structlog.get_logger()
 
@@ -91,8 +93,10 @@ class Stream:
         self.holds = OpenHolds()
         self.incidents: dict[str, Incident] = {}
         self.assigned_once = False
+        self._folded: CountOf[str] = CountOf()
         self._one_at_a_time = asyncio.Lock()
         self._deadlines_written: dict[tuple[str, str], float] = {}
+        self._outputs: set[asyncio.Future[RecordMetadata]] = set()  # Not acknowledged yet.
         self._echoes: set[asyncio.Future[RecordMetadata]] = set()
         self.records = Counter(
             "interlock_detector_records_total", "Records folded.", ["type"], registry=registry
@@ -109,6 +113,7 @@ class Stream:
             self.on_disruptions,
             group=GROUP,
             instance=instance,
+            busy=True,
             crash=crash,
             listener=kafka.Rebalance(
                 assigned=self.on_assigned, revoked=self.on_revoked, crash=crash
@@ -123,7 +128,6 @@ class Stream:
         async with self._one_at_a_time:
             fresh = await self._still_ours(records)
             echoes: list[tuple[FencePassed, str]] = []
-            outputs: list[asyncio.Future[RecordMetadata]] = []
             for record in fresh:
                 step, found = await self._fold(record)
                 for number, output in enumerate(step.outputs):
@@ -131,18 +135,20 @@ class Stream:
                     if isinstance(output, FencePassed):
                         echoes.append((output, event_id))
                         continue
-                    outputs.append(
-                        await self._emit(output, event_id, traceparent=found.traceparent)
-                    )
+                    await self._emit(output, event_id, traceparent=found.traceparent)
                     await asyncio.sleep(0)  # A hold is on its way before the next is encoded.
                 _log(record, found, step)
-            if outputs:
-                await asyncio.gather(*outputs)
-            assert all(future.done() for future in outputs), "an echo would overtake a hold"
+            self._count()
+            if echoes or len(self._outputs) > UNSETTLED:
+                await self._settled()
             for echo, event_id in echoes:
-                future = await self._emit(echo, event_id)
-                self._echoes.add(future)
-                future.add_done_callback(self._on_echo_done)
+                assert not self._outputs, "an echo would overtake a hold"
+                await self._emit_echo(echo, event_id)
+
+    async def _settled(self) -> None:
+        """Return when the brokers acknowledged all outputs so far; one that failed raises."""
+        while self._outputs:
+            await asyncio.gather(*self._outputs)
 
     async def _still_ours(self, records: Sequence[kafka.Record]) -> list[kafka.Record]:
         """Return the records that come next; a rebalance may have passed between fetch and now."""
@@ -177,10 +183,16 @@ class Stream:
             await self._emit_dead_letter(record, found)
         step = fold(ours.state, entry)
         ours.state, ours.offset = step.state, record.offset + 1
-        self.records.labels(type(entry.body).__name__).inc()
+        self._folded[type(entry.body).__name__] += 1
         return step, found
 
-    async def _emit(
+    def _count(self) -> None:
+        """Tell the metrics what was folded: per batch, since a label costs as much as a fold."""
+        for name, count in self._folded.items():
+            self.records.labels(name).inc(count)
+        self._folded.clear()
+
+    async def _hand_over(
         self, output: Record, event_id: str, *, traceparent: str = ""
     ) -> asyncio.Future[RecordMetadata]:
         self.said.labels(type(output).__name__).inc()
@@ -190,6 +202,16 @@ class Stream:
         topic = _TOPIC_OF[type(output)]
         value = envelope.write_value(output)
         return await kafka.emit(self.broker, topic.name, value, headers=headers, key=key_of(output))
+
+    async def _emit(self, output: Record, event_id: str, *, traceparent: str = "") -> None:
+        future = await self._hand_over(output, event_id, traceparent=traceparent)
+        self._outputs.add(future)
+        future.add_done_callback(self._on_output_done)
+
+    async def _emit_echo(self, echo: FencePassed, event_id: str) -> None:
+        future = await self._hand_over(echo, event_id)
+        self._echoes.add(future)
+        future.add_done_callback(self._on_echo_done)
 
     async def _emit_dead_letter(self, record: kafka.Record, why: envelope.Unreadable) -> None:
         headers = {name: text.decode(errors="replace") for name, text in record.headers}
@@ -204,6 +226,12 @@ class Stream:
         )
         await future
         log.warning("unreadable", partition=record.partition, offset=record.offset, why=why.error)
+
+    def _on_output_done(self, future: asyncio.Future[RecordMetadata]) -> None:
+        if future.cancelled() or future.exception() is None:
+            self._outputs.discard(future)
+        else:  # No echo and no snapshot may follow: the log is replayed.
+            self.crash("an output could not be written", future.exception())
 
     def _on_echo_done(self, future: asyncio.Future[RecordMetadata]) -> None:
         self._echoes.discard(future)
@@ -245,10 +273,12 @@ class Stream:
         step = lost(ours.state, entry)
         ours.state = step.state
         for number, output in enumerate(step.outputs):
-            await (await self._emit(output, f"lost-{partition}-{ours.offset}-{number}"))
+            await self._emit(output, f"lost-{partition}-{ours.offset}-{number}")
+        await self._settled()
 
     async def on_revoked(self, partitions: Collection[int]) -> None:
         async with self._one_at_a_time:
+            await self._settled()
             for partition in partitions:
                 if ours := self.partitions.get(partition):
                     await self._save(partition, ours.state, ours.offset)
@@ -258,7 +288,8 @@ class Stream:
         """Write a snapshot of what has changed, every two seconds, for ever."""
         while True:
             await asyncio.sleep(SNAPSHOT_EVERY_S)
-            async with self._one_at_a_time:  # Between batches: all their outputs are acknowledged.
+            async with self._one_at_a_time:  # Between batches, and behind all their outputs.
+                await self._settled()
                 taken = {p: (ours.state, ours.offset) for p, ours in self.partitions.items()}
             for partition, (state, offset) in taken.items():
                 await self._save(partition, state, offset)

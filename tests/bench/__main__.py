@@ -16,6 +16,7 @@ from rich.table import Table
 
 NAMES = {
     "pause": "from an acknowledged event to silence and to the first update",
+    "detector": "how many events the detector takes, alone, through Kafka and in a storm",
     "start": "how fast and how big `up` is",
 }
 DOCS = Path(__file__).parents[2] / "docs" / "bench"

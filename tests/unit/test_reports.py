@@ -5,9 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from schemas.disruptions import ResolveIncident, SourceRead
 from schemas.holds import HoldOpened, HoldReleased
 from schemas.incidents import Incident, StatusUpdate
+from services.detector import reports
 from tests.builders import AT, a_disruption, a_rule
 from tests.played import Log, of
 
@@ -98,6 +101,14 @@ def test_a_fourth_delay_joins_without_being_counted() -> None:
         log.put(train(number))
     (incident,) = log.incidents
     assert incident.report_count == 4
+
+
+def test_where_too_many_wait_the_next_one_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reports, "WAITING", 2)
+    log = Log(rules=(a_rule(for_s=120),))
+    for number in range(3):
+        log.put(train(number))
+    assert log.holds == [COAST]
 
 
 def test_planned_works_hold_in_their_periods_only() -> None:
