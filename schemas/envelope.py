@@ -154,8 +154,21 @@ def _read_record(
 def in_words(error: ValidationError) -> str:
     """Say everything that is wrong at once, each with its field."""
     return "; ".join(
-        f"{'.'.join(str(part) for part in e['loc']) or 'body'}: {e['msg']}" for e in error.errors()
+        f"{'.'.join(str(part) for part in where) or 'body'}: {why}"
+        for where, why in mistakes_of(error)
     )
+
+
+def mistakes_of(error: ValidationError) -> list[tuple[tuple[str | int, ...], str]]:
+    """Return what is wrong, each with where it stands.
+
+    A list whose every item is wrong is not called too short as well, as pydantic does.
+    """
+    found = error.errors()
+    inside = {e["loc"][:n] for e in found for n in range(len(e["loc"]))}
+    return [
+        (e["loc"], e["msg"]) for e in found if e["type"] != "too_short" or e["loc"] not in inside
+    ]
 
 
 def new_traceparent() -> str:

@@ -9,7 +9,7 @@ from pydantic import Field
 from schemas.base import Id, Instant, Language, Network, Record, Severity, Text, Title, Value
 from schemas.disruptions import Texts
 from schemas.labels import Labels
-from schemas.policies import Audience, Family
+from schemas.policies import Audience, Family, Moment
 
 Status = Literal["investigating", "identified", "monitoring", "resolved", "closed"]
 REPORTS_SHOWN = 100
@@ -28,7 +28,7 @@ class Draft(Value):
     """An update that waits for a person; at `due_at` the policy says what becomes of it."""
 
     update_id: Id
-    moment: Literal["opened", "working", "resolved"]
+    moment: Moment
     texts: Texts
     variants: tuple[Variant, ...] = ()
     due_at: Instant
@@ -80,7 +80,7 @@ class StatusUpdate(Record):
     incident_id: Id
     network: Network
     number: int
-    moment: Literal["opened", "working", "resolved", "written"]
+    moment: Moment | Literal["written"]
     texts: Texts
     variants: tuple[Variant, ...] = ()
     labels: Labels = {}

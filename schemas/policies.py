@@ -16,8 +16,8 @@ from schemas.labels import LabelName, Labels, LabelValue, Matchers, Pattern
 
 DAY_S = 86_400
 HORIZON_S = 366 * DAY_S
-Moment = Literal["opened", "working", "resolved"]
-MOMENTS: tuple[Moment, ...] = ("opened", "working", "resolved")
+Moment = Literal["opened", "working", "monitoring", "resolved"]
+MOMENTS: tuple[Moment, ...] = ("opened", "working", "monitoring", "resolved")
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 WEEKDAYS: tuple[Weekday, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 Family = Literal["short", "long"]
@@ -167,14 +167,19 @@ class WordsFor(Part):
     planned: bool | None = None
     opened: Sentences | None = None
     working: Sentences | None = None
+    monitoring: Sentences | None = None
     resolved: Sentences | None = None
 
 
 class Words(Part):
-    """What is said in one language; of `variants` the first that fits and has the moment is taken."""
+    """What is said in one language; of `variants` the first that fits and has the moment is taken.
+
+    `monitoring` is said, if at all, while an incident is over and was not quiet for long enough.
+    """
 
     opened: Sentences
     working: Sentences
+    monitoring: Sentences | None = None
     resolved: Sentences
     variants: tuple[WordsFor, ...] = Field(default=(), max_length=50)
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import sys
 import threading
 import time
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal
 
 import typer
+
+from services.commands.ending import fail
+from services.commands.policy import policy
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 topics = typer.Typer(no_args_is_help=True, help="Create, check and document the topics.")
 keys = typer.Typer(no_args_is_help=True, help="API keys: the file that every service reads.")
-policy = typer.Typer(no_args_is_help=True, help="What a disruption holds, and what is said.")
 app.add_typer(topics, name="topics")
 app.add_typer(keys, name="keys")
 app.add_typer(policy, name="policy")
@@ -273,40 +274,6 @@ def list_keys(file: KeysFile = Path("keys.json")) -> None:
         print(f"{entry['name']}: {', '.join(entry['roles'])} ({networks})")
 
 
-@policy.command("apply")
-def apply(
-    file: Annotated[
-        Path | None, typer.Argument(help="by default the one that came with it")
-    ] = None,
-    detector: Annotated[str, typer.Option(envvar="INTERLOCK_DETECTOR", help="its address")] = "",
-    key: Annotated[
-        str, typer.Option(envvar="INTERLOCK_KEY", help="a key with the role admin")
-    ] = "",
-    dry_run: Annotated[bool, typer.Option(help="only read and check the file")] = False,
-) -> None:
-    """Put a policy in force: it is written into the detector's log, on every partition."""
-    import httpx
-
-    from ops.policies import DEFAULT, read_policy
-
-    try:
-        found = read_policy(file or DEFAULT)
-        if dry_run:
-            print(f"{found.name}: {len(found.rules)} rules, {len(found.messages)} languages")
-            return
-        answer = httpx.put(
-            f"{detector}/v1/policy",
-            content=found.model_dump_json(),
-            headers={"authorization": f"Bearer {key}", "content-type": "application/json"},
-            timeout=30,
-        )
-    except (ValueError, httpx.HTTPError) as error:
-        fail(str(error))
-    if not answer.is_success:
-        fail(answer.json()["detail"])
-    print(f"{found.name} is in force on {len(answer.json())} partitions")
-
-
 def _apply_first_policy(system: Any) -> None:
     """Apply the default policy to a log that has none."""
     from ops.policies import DEFAULT, read_policy
@@ -327,12 +294,6 @@ def _ports(given: list[str]) -> dict[str, int]:
             fail(f"--port {one}: NAME=PORT was expected, such as --port publisher=8080")
         found[name] = int(number)
     return found
-
-
-def fail(why: str) -> NoReturn:
-    """End with a reason, in words."""
-    print(f"interlock: {why}", file=sys.stderr, flush=True)
-    raise typer.Exit(1)
 
 
 def main() -> None:

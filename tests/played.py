@@ -8,9 +8,10 @@ from typing import Any
 
 from schemas.base import Record
 from schemas.labels import format_matchers
+from services.detector import rehearsal
 from services.detector.fold import fold
-from services.detector.state import Entry, State, deadlines_of
-from tests.builders import AT, a_policy, an_entry
+from services.detector.state import Entry, State
+from tests.builders import AT, a_policy
 
 
 def play(*entries: Entry, state: State | None = None) -> tuple[State, list[Record]]:
@@ -33,35 +34,25 @@ class Log:
 
     def __init__(self, **policy: Any) -> None:
         rules = policy.pop("rules", ())
-        self.state = State(policy=a_policy(*rules, **policy))
-        self.offset = 0
-        self.at = AT
-        self.said: list[Record] = []
+        self._log = rehearsal.Log(a_policy(*rules, **policy), at=AT)
 
     def put(self, body: Any, *, minute: float | None = None, **entry: Any) -> list[Any]:
         """Fold one record at a minute (the last one's without); returns what it says."""
         if minute is not None:
             self.pass_time(minute)
-        return self._fold(an_entry(body, offset=self.offset, at=self.at, **entry))
+        return self._log.put(body, **entry)
 
     def pass_time(self, minute: float) -> list[Any]:
         """Let the detector's clock run to a minute; returns what its deadlines say."""
-        until = AT + timedelta(minutes=minute)
-        assert until >= self.at, "time passes"
-        said: list[Any] = []
-        while due := min(deadlines_of(self.state, until=until), key=_due_at, default=None):
-            self.at = max(self.at, due.due_at)
-            before = self.state
-            said += self._fold(an_entry(due, offset=self.offset, at=self.at))
-            assert self.state != before, f"a deadline that is due changes nothing: {due}"
-        self.at = until
-        return said
+        return self._log.pass_time(AT + timedelta(minutes=minute))
 
-    def _fold(self, entry: Entry) -> list[Any]:
-        step = fold(self.state, entry)
-        self.state, self.offset = step.state, self.offset + 1
-        self.said += step.outputs
-        return list(step.outputs)
+    @property
+    def state(self) -> State:
+        return self._log.state
+
+    @property
+    def said(self) -> list[Record]:
+        return self._log.said
 
     @property
     def holds(self) -> list[str]:
@@ -77,7 +68,3 @@ class Log:
     def incidents(self) -> list[Any]:
         found = [story.incident for story in self.state.stories.values()]
         return sorted(found, key=lambda incident: (incident.opened_at, incident.incident_id))
-
-
-def _due_at(deadline: Any) -> Any:
-    return deadline.due_at, deadline.kind, deadline.subject

@@ -66,7 +66,7 @@ def release(turn: Turn, holds: list[Held], *, reason: str, author: str = "detect
 
 def with_holds(turn: Turn, story: Story, holds: tuple[Held, ...]) -> Story:
     hold_ids = tuple(held.hold_id for held in holds if held.is_open)
-    changed = {"hold_ids": hold_ids, "changed_at": turn.entry.at}
+    changed = {"hold_ids": hold_ids}
     return replace(story, holds=holds, incident=story.incident.model_copy(update=changed))
 
 

@@ -29,7 +29,6 @@ def move(incident: Incident, to: Status, *, at: datetime) -> Incident:
     return incident.model_copy(
         update={
             "status": to,
-            "changed_at": at,
             "resolved_at": (incident.resolved_at or at) if over else None,
             "release_at": None,
             "next_update_at": None if over else incident.next_update_at,

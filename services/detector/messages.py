@@ -82,6 +82,8 @@ def write(policy: Policy, moment: Moment, incident: Incident, *, at: datetime) -
         fitting = [one for one in words.variants if _fits(one, incident)]
         everybody = [one for one in fitting if one.family is None and one.audience is None]
         chosen = _of(everybody, moment) or getattr(words, moment)
+        if chosen is None:
+            continue  # Nothing is to be said of it in this language.
         texts[language] = _text(chosen, values, incident, language)
         for family, audience in dict.fromkeys((one.family, one.audience) for one in fitting):
             theirs = [one for one in fitting if (one.family, one.audience) == (family, audience)]
@@ -137,7 +139,8 @@ class _Anything(dict[str, str]):
 def _all_sentences(words: Words) -> list[tuple[tuple[str | int, ...], Sentences]]:
     found: list[tuple[tuple[str | int, ...], Sentences]] = []
     for moment in MOMENTS:
-        found.append(((moment,), getattr(words, moment)))
+        if (sentences := getattr(words, moment)) is not None:
+            found.append(((moment,), sentences))
         for number, variant in enumerate(words.variants):
             if (sentences := getattr(variant, moment)) is not None:
                 found.append((("variants", number, moment), sentences))

@@ -3,6 +3,8 @@
 - The first update comes with the first record; then again when there is news, and at the time that
   the last one named, even if there is none.
 - Two automatic updates of an incident are at least `update_gap_s` apart, unless it got worse.
+- While an incident is only watched (`monitoring`, all its reports are over) it speaks if the policy
+  has words for that.
 - In a muted window it waits for the window's end; under an inhibition it waits and looks again.
 - Where the policy asks for approval the words wait as a draft, and go out or not when their time
   is over. What a person writes goes out at once, replaces a draft, and restarts the clock.
@@ -17,7 +19,7 @@ from schemas.base import SEVERITIES
 from schemas.disruptions import Texts
 from schemas.incidents import Draft, StatusUpdate, Variant
 from schemas.labels import matches
-from schemas.policies import Moment
+from schemas.policies import Moment, Policy
 from services.detector import messages
 from services.detector.state import State, Story, Turn
 from services.detector.windows import end_of
@@ -26,6 +28,8 @@ from services.detector.windows import end_of
 def say(turn: Turn, story: Story) -> Story:
     """Say what now stands, or see to it that it is said later."""
     at, policy = turn.entry.at, turn.state.policy
+    if story.incident.is_open and not story.open_count and not _speaks_of_monitoring(policy):
+        return _later(story, at)
     moment = moment_of(story)
     if moment is None or not story.rule.say or policy is None:
         return _quietly(story)
@@ -57,10 +61,12 @@ def say(turn: Turn, story: Story) -> Story:
 
 def moment_of(story: Story) -> Moment | None:
     """Return what there is to say. Who was told nothing is not told that it is over."""
+    spoke = story.incident.update_count > 0
     if not story.incident.is_open:
-        spoke = story.incident.update_count > 0
         return "resolved" if spoke and story.said != "resolved" else None
-    return "working" if story.said in ("opened", "working") else "opened"
+    if not story.open_count:
+        return "monitoring" if spoke else None
+    return "opened" if story.said in (None, "resolved") else "working"
 
 
 def send_draft(turn: Turn, story: Story, *, texts: Texts | None, author: str) -> Story:
@@ -121,7 +127,6 @@ def _emit(
     incident = story.incident.model_copy(
         update={
             "update_count": story.incident.update_count + 1,
-            "changed_at": turn.entry.at,
             "draft": None,
         }
     )
@@ -179,6 +184,15 @@ def _inhibited(state: State, story: Story) -> bool:
 
 def _labels(story: Story) -> dict[str, str]:
     return {**story.incident.labels, "severity": story.incident.severity}
+
+
+def _speaks_of_monitoring(policy: Policy | None) -> bool:
+    words = policy.messages.values() if policy else ()
+    return any(one.monitoring is not None for one in words)
+
+
+def _later(story: Story, at: datetime) -> Story:
+    return _with(story, next_update_at=at + timedelta(seconds=story.rule.next_update_s))
 
 
 def _quietly(story: Story) -> Story:

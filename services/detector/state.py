@@ -196,8 +196,12 @@ class Turn:
         """Keep a story as it now is, and tell how its incident stands where that has changed."""
         incident = story.incident
         known = self.state.stories.get(incident.incident_id)
+        changed = known is None or (known.incident is not incident and known.incident != incident)
+        if changed and incident.changed_at != self.entry.at:
+            incident = incident.model_copy(update={"changed_at": self.entry.at})
+            story = replace(story, incident=incident)
         self.change(stories=self.state.stories.insert(incident.incident_id, story))
-        if known is None or (known.incident is not incident and known.incident != incident):
+        if changed:
             self.say(incident)
 
 

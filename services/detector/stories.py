@@ -211,7 +211,6 @@ def _follow(turn: Turn, story: Story, report: Report | None) -> Story:
             "link": event.link or story.incident.link,
             "planned": event.planned,
             "rule": rule.name,
-            "changed_at": turn.entry.at,
         }
     )
     incident = move(incident, _phase(story, worst), at=turn.entry.at)

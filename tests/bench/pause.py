@@ -79,7 +79,7 @@ def _centile(values: list[float], at: int) -> float:
 
 def _apply(system: System, *, say: bool) -> None:
     # Incidents close after a second, so that the state is as small as on a bad day, not a bad year.
-    rule = Rule(name="all", close_after_s=1, take_back_s=0, say=say)
+    rule = Rule(name="all", quiet_s=0, update_gap_s=0, close_after_s=1, take_back_s=0, say=say)
     policy = Policy(name="bench", rules=(rule,), messages={"en": WORDS})
     with system.client("detector", "admin") as admin:
         admin.put("/v1/policy", json=policy.model_dump(mode="json")).raise_for_status()

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from typer.testing import CliRunner, Result
 
-from ops.policies import DEFAULT, read_policy
+from ops.policies import DEFAULT, WrongPolicy, read_policy
 from schemas.envelope import in_words
 from schemas.policies import Policy, Rule
+from services.cli import app
 from services.detector import messages
 from services.detector.policy import (
     BEFORE_ANY_POLICY,
@@ -137,11 +139,82 @@ def test_a_policy_that_is_wrong_is_refused_by_name(changed: dict[str, Any], name
     assert named in in_words(error.value)
 
 
-def test_a_policy_file_that_is_wrong_names_the_field(tmp_path: Path) -> None:
+def test_every_mistake_of_a_policy_file_is_named_with_its_line(tmp_path: Path) -> None:
+    file, words = tmp_path / "policy.yaml", tmp_path / "en.yaml"
+    file.write_text(
+        "name: x\n"
+        "rules:\n"
+        "  - name: a\n"
+        "    hold: some\n"
+        "  - {name: b, match: 'line=coast'}\n"
+        "name: twice\n"
+        "messages: {en: en.yaml}\n"
+    )
+    words.write_text("opened: x\nworking: x\n")
+    with pytest.raises(WrongPolicy) as error:
+        read_policy(file)
+    told = [
+        mistake.removeprefix(f"{tmp_path}/").split(": ")[:2] for mistake in error.value.mistakes
+    ]
+    assert told == [
+        ["policy.yaml:6", "name"],
+        ["policy.yaml:4", "rules.0.hold"],
+        ["policy.yaml:5", "rules.1.match"],
+        ["policy.yaml:7", "messages.en.resolved"],
+    ]
+
+
+def test_a_broken_template_is_named_with_the_line_of_its_own_file(tmp_path: Path) -> None:
+    file, words = tmp_path / "policy.yaml", tmp_path / "en.yaml"
+    file.write_text("name: x\nrules: [{name: a}]\nmessages: {en: en.yaml}\n")
+    words.write_text("opened:\n  - '{{ title }}'\n  - '{{ titel }}'\nworking: x\nresolved: x\n")
+    with pytest.raises(WrongPolicy, match=r"en\.yaml:3: messages\.en\.opened\.1: 'titel'"):
+        read_policy(file)
+
+
+@pytest.mark.parametrize("text", ["[", "- 1", "a: b: c"])
+def test_what_is_no_policy_at_all_is_refused_with_a_line(tmp_path: Path, text: str) -> None:
     file = tmp_path / "policy.yaml"
-    file.write_text("name: x\nrules: [{name: a, hold: some}]\n")
-    with pytest.raises(ValueError, match=r"rules\.0\.hold"):
+    file.write_text(text)
+    with pytest.raises(WrongPolicy, match=r"policy\.yaml:1: "):
         read_policy(file)
-    file.write_text("[")
-    with pytest.raises(ValueError, match=r"policy\.yaml"):
-        read_policy(file)
+
+
+FOLDER = DEFAULT.parent
+
+
+@pytest.mark.parametrize("name", ["airline", "railway", "saas", "shop"])
+def test_the_policies_that_come_with_it_do_what_their_examples_expect(name: str) -> None:
+    told = run("test", FOLDER / f"{name}.yaml", FOLDER / "examples" / f"{name}.yaml")
+    assert (told.exit_code, told.output.splitlines()[-1]) == (0, "1 example: as expected")
+
+
+def test_an_example_that_is_not_met_says_where_and_ends_with_1(tmp_path: Path) -> None:
+    example = tmp_path / "example.yaml"
+    example.write_text(
+        "steps:\n- {minute: 1, unreadable: x, expect: {holds: [], incidents: 0, said: []}}\n"
+    )
+    told = run("test", DEFAULT, example)
+    assert told.exit_code == 1
+    assert "minute 1: holds: expected (), found ('{}',)" in told.output
+
+
+def test_an_example_that_cannot_be_read_is_named_with_its_line(tmp_path: Path) -> None:
+    example = tmp_path / "example.yaml"
+    example.write_text("steps:\n- {minute: 1}\n- {minute: -1}\n")
+    told = run("test", DEFAULT, example)
+    assert told.exit_code == 1
+    assert f"{example}:3: steps.1.minute" in told.output
+
+
+def test_check_counts_the_mistakes(tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text("name: x\nrules: [{name: a, hold: some, for_s: -1}]\n")
+    told = run("check", DEFAULT, file)
+    assert told.exit_code == 1
+    assert "default: 4 rules, en, fr" in told.output
+    assert "2 mistakes" in told.output
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(app, ["policy", *map(str, words)])

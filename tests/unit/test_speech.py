@@ -165,3 +165,33 @@ def test_an_incident_that_comes_back_says_so() -> None:
     log.put(a_disruption(status="resolved"), minute=1)
     log.put(a_disruption(), minute=2)
     assert [moment for _, moment in spoken(log)] == ["opened", "resolved", "opened"]
+
+
+WATCHED = {"opened": "a", "working": "b", "resolved": "c"}
+
+
+def test_while_it_is_only_watched_it_does_not_say_that_people_still_work_on_it() -> None:
+    """The hold stayed for its quiet minutes, and the page said: no end yet."""
+    log = Log(rules=(a_rule(quiet_s=1800, next_update_s=600),), messages={"en": WATCHED})
+    log.put(a_disruption())
+    log.put(a_disruption(status="resolved"), minute=5)
+    log.pass_time(36)
+    assert spoken(log) == [(0, "opened"), (35, "resolved")]
+
+
+def test_where_the_policy_has_words_for_it_it_says_that_it_is_watched() -> None:
+    words = {"en": WATCHED | {"monitoring": "we watch it"}}
+    log = Log(rules=(a_rule(quiet_s=1440, next_update_s=600),), messages=words)
+    log.put(a_disruption())
+    log.put(a_disruption(status="resolved"), minute=5)
+    log.pass_time(36)
+    assert spoken(log) == [(0, "opened"), (10, "monitoring"), (20, "monitoring"), (29, "resolved")]
+
+
+def test_what_comes_back_while_it_is_watched_says_so_at_its_next_time() -> None:
+    log = Log(rules=(a_rule(quiet_s=1800, next_update_s=600),), messages={"en": WATCHED})
+    log.put(a_disruption())
+    log.put(a_disruption(status="resolved"), minute=5)
+    log.put(a_disruption(), minute=12)
+    log.pass_time(21)
+    assert spoken(log) == [(0, "opened"), (20, "working")]

@@ -1,0 +1,1 @@
+"""Groups of the `interlock` command that are too large to stand in `cli.py`."""
