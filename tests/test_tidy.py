@@ -9,28 +9,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# `delivery`, `queues` (publisher), `desk` (scheduler), `doors`, `pollers` (detector) do I/O too; ARCHITECTURE.md says why.
+# Some do I/O besides the four; ARCHITECTURE.md says which and why.
 SHELL = {
-    "app",
-    "api",
-    "stream",
-    "store",
-    "delivery",
-    "queues",
-    "desk",
-    "doors",
-    "pollers",
-    "__init__",
-}
+    "app", "api", "stream", "store", "__init__",
+    "delivery", "queues", "desk", "doors", "pollers", "outbox",
+}  # fmt: skip
 PURE = {
     "__future__", "collections", "dataclasses", "datetime", "enum", "functools", "json", "math",
     "operator", "typing", "pydantic", "pydantic_core", "schemas", "zoneinfo",
+    "jmespath",  # Expressions over JSON.
     "rpds",  # Maps that never change in place.
     "babel", "jinja2",  # Rendering is pure: values in, text out, in a sandbox.
 }  # fmt: skip
 SERVICES = ("scheduler", "detector", "publisher")
 KIT_FILES = {"__init__", "settings", "broker", "database", "web", "telemetry"}
-KIT_LINES = 750
+KIT_LINES = 800
 DOMAIN = re.compile(
     r"\b(offer|hold|fence|incident|disruption|campaign|publication)s?\b", re.IGNORECASE
 )

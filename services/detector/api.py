@@ -34,7 +34,7 @@ from schemas.labels import Labels, Matchers
 from schemas.policies import Policy
 from schemas.topics import DISRUPTIONS
 from services.detector import messages
-from services.detector.doors import Receipt, acknowledged, receipt_of, recorded_at
+from services.detector.doors import READERS, Receipt, acknowledged, receipt_of, recorded_at
 from services.detector.state import entry_id, partition_of
 from services.detector.stream import Stream
 from services.kit.web import Caller, Problem, field_problem, require
@@ -42,7 +42,6 @@ from services.kit.web import Caller, Problem, field_problem, require
 BATCH_EVENTS = 500
 PATIENCE_S = 1.0  # For the view to know what was acknowledged a moment ago.
 BATCH_TYPE = "application/cloudevents-batch+json"
-READERS = ("viewer", "operations", "marketing", "approver", "emitter", "admin")
 
 
 class HoldBody(Value):

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
+import yaml
 from fastapi import FastAPI
+from pydantic import Field, ValidationError
 
+from schemas.envelope import in_words
 from schemas.topics import TOPICS
 from services.detector import api, doors
+from services.detector.pollers import Pollers
+from services.detector.sources import Source, Sources
 from services.detector.stream import Stream
 from services.kit import broker as kafka
 from services.kit import telemetry, web
@@ -17,8 +23,16 @@ from services.kit.settings import Settings
 VERSION = "0.1.0"
 
 
-def new_service(settings: Settings) -> FastAPI:
+class DetectorSettings(Settings):
+    """What the detector is told besides."""
+
+    sources: Path | None = Field(default=None, description="file of operations systems")
+
+
+def new_service(_: Settings) -> FastAPI:
     """Return the detector as an application; everything starts and stops with it."""
+    settings = DetectorSettings()
+    sources = read_sources(settings.sources)
     registry = telemetry.new_registry(version=VERSION)
     broker = kafka.new_broker(settings.kafka, client_id="interlock-detector")
     stream = Stream(
@@ -30,15 +44,18 @@ def new_service(settings: Settings) -> FastAPI:
         crash=telemetry.crash,
     )
 
+    pollers = Pollers(stream, sources, registry=registry)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await kafka.must_match(settings.kafka, TOPICS)
         async with broker:
             await broker.start()
             async with kafka.background(
-                telemetry.crash, stream.keep_snapshots(), stream.keep_time()
+                telemetry.crash, stream.keep_snapshots(), stream.keep_time(), *pollers.loops()
             ):
                 yield
+            await pollers.aclose()
             await stream.on_revoked(list(stream.partitions))
 
     app = web.new_app(
@@ -47,8 +64,20 @@ def new_service(settings: Settings) -> FastAPI:
         keys=web.Keys(settings.keys),
         registry=registry,
         readiness=stream.not_ready,
+        remarks=pollers.remarks,
         lifespan=lifespan,
     )
     app.include_router(api.new_router(stream))
-    app.include_router(doors.new_router(stream))
+    app.include_router(doors.new_router(stream, sources))
     return app
+
+
+def read_sources(path: Path | None) -> dict[str, Source]:
+    """Read the file of operations systems; raises ValueError that names the field."""
+    if path is None:
+        return {}
+    try:
+        found = Sources.model_validate(yaml.safe_load(path.read_text()) or {})
+    except ValidationError as error:
+        raise ValueError(f"{path}: {in_words(error)}") from None  # It would print the secrets.
+    return found.sources

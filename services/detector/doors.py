@@ -7,24 +7,61 @@ nothing: whoever sent it knows.
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 import json
+import uuid
 from datetime import UTC, datetime
-from typing import Any
+from http import HTTPStatus
+from typing import Annotated, Any
 
 from aiokafka.structs import RecordMetadata
 from cloudevents.core.bindings.http import HTTPMessage, from_http
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from schemas.disruptions import Disruption
+from schemas.disruptions import SOURCE_DISRUPTIONS, Disruption, SourceRead
 from schemas.envelope import Envelope, Unreadable, from_cloud_event
+from schemas.labels import matches, parse_matchers
+from services.detector.ingest import (
+    alertmanager,
+    cap,
+    gtfs_realtime,
+    mapping,
+    pagerduty,
+    siri_sx,
+    statuspage,
+)
+from services.detector.ingest.reading import CannotRead, Reader, Reading
+from services.detector.sources import Signature, Source, address_of
+from services.detector.state import reports_of
 from services.detector.stream import Stream
-from services.kit.web import Caller, Problem, field_problem, require
+from services.kit.web import Caller, Problem, authenticated, field_problem, require
 
 BATCH_EVENTS = 500
+READERS = ("viewer", "operations", "marketing", "approver", "emitter", "admin")
 BATCH_TYPE = "application/cloudevents-batch+json"
+
+
+FORMATS: dict[str, Reader] = {
+    "alertmanager": alertmanager.read,
+    "cap": cap.read,
+    "gtfs-realtime": gtfs_realtime.read,
+    "mapping": mapping.read,
+    "pagerduty": pagerduty.read,
+    "siri-sx": siri_sx.read,
+    "statuspage": statuspage.read,
+}
+
+
+class Taken(BaseModel):
+    """What became of a body: disruptions in the log, and what was passed over as it should be."""
+
+    taken: int
+    ignored: int = 0
 
 
 class Receipt(BaseModel):
@@ -36,15 +73,18 @@ class Receipt(BaseModel):
     recorded_at: datetime
 
 
-def new_router(stream: Stream) -> APIRouter:
+def new_router(stream: Stream, sources: dict[str, Source]) -> APIRouter:
     """Return the routes of operations systems."""
-    router = APIRouter(prefix="/v1")
+    router = APIRouter()
     _add_events(router, stream)
+    _add_sources(router, stream, sources)
+    for prefix in ("", "/sources/{source}"):
+        _add_alertmanager(router, stream, sources, prefix=prefix)
     return router
 
 
 def _add_events(router: APIRouter, stream: Stream) -> None:
-    @router.post("/events", status_code=202)
+    @router.post("/v1/events", status_code=202)
     async def take_events(request: Request, caller: Caller = require("emitter")) -> list[Receipt]:
         """Take CloudEvents 1.0: binary, structured or batched. A batch is taken whole or not."""
         found = _read_events(dict(request.headers), await request.body())
@@ -66,6 +106,190 @@ def _add_events(router: APIRouter, stream: Stream) -> None:
         ]
         done = await acknowledged(asyncio.gather(*writes))
         return [receipt_of(e.event_id, m) for e, m in zip(found, done, strict=True)]
+
+
+def _add_sources(router: APIRouter, stream: Stream, sources: dict[str, Source]) -> None:
+    sender, routed = Depends(_Sender(sources)), Depends(_routed)
+
+    @router.post("/v1/events/{source}", status_code=202)
+    async def take(source: str, request: Request, caller: Caller = sender) -> Taken:
+        """Take what a source sends in its own format, as the file of sources says."""
+        known = _source(sources, source)
+        return await take_body(stream, source, known, await request.body(), caller)
+
+    @router.post("/v2/enqueue", status_code=202)
+    async def enqueue(request: Request, caller: Caller = routed) -> Response:
+        """Take an event of PagerDuty's Events API v2; the routing key is an API key of ours."""
+        name = _only(sources, "pagerduty", caller=caller)
+        body = await request.body()
+        try:
+            await take_body(stream, name, sources[name], body, caller)
+        except Problem as error:
+            if error.status_code != HTTPStatus.UNPROCESSABLE_ENTITY:
+                raise
+            told = [f"{e['pointer']}: {e['detail']}" for e in error.errors]
+            wrong = {"status": "invalid event", "message": str(error.detail), "errors": told}
+            return JSONResponse(wrong, HTTPStatus.BAD_REQUEST)  # As its clients expect it.
+        key = pagerduty.dedup_key_of(json.loads(body))
+        done = {"status": "success", "message": "Event processed", "dedup_key": key}
+        return JSONResponse(done, HTTPStatus.ACCEPTED)
+
+
+def _add_alertmanager(
+    router: APIRouter, stream: Stream, sources: dict[str, Source], *, prefix: str
+) -> None:
+    """Add so much of Alertmanager's API v2 that Prometheus and amtool are content."""
+
+    def named(source: str, caller: Caller) -> str:
+        name = source or _only(sources, "alertmanager", caller=caller)
+        if _source(sources, name).format != "alertmanager":
+            raise Problem(404, f"the source {name!r} has the format {sources[name].format}")
+        return name
+
+    @router.post(f"{prefix}/api/v2/alerts")
+    async def push_alerts(
+        request: Request, source: str = "", caller: Caller = require("emitter")
+    ) -> Taken:
+        """Take alerts that Prometheus pushes, as it does to each of its Alertmanagers."""
+        name = named(source, caller)
+        return await take_body(stream, name, sources[name], await request.body(), caller)
+
+    @router.get(f"{prefix}/api/v2/alerts")
+    async def list_alerts(
+        source: str = "",
+        filters: Annotated[list[str] | None, Query(alias="filter")] = None,
+        caller: Caller = require(*READERS),
+    ) -> list[dict[str, Any]]:
+        """List the alerts that this detector's partitions know of."""
+        name = named(source, caller)
+        address = address_of(sources[name], name)
+        alerts = [
+            alertmanager.write_alert(report)
+            for ours in stream.partitions.values()
+            for report in reports_of(ours.state)
+            if report.source == address and report.status != "over"
+        ]
+        try:
+            wanted = [parse_matchers(one) for one in filters or ()]
+        except ValueError as error:
+            raise Problem(400, f"filter: {error}") from error
+        return [a for a in alerts if all(matches(one, a["labels"]) for one in wanted)]
+
+    @router.get(f"{prefix}/api/v2/silences")
+    async def list_silences(_: Caller = require(*READERS)) -> list[str]:
+        """List none: who must not be heard is the policy's to say."""
+        return []
+
+    @router.get(f"{prefix}/api/v2/status")
+    async def read_status(_: Caller = require(*READERS)) -> dict[str, Any]:
+        return alertmanager.status(started_at=stream.started_at)
+
+
+async def take_body(
+    stream: Stream, name: str, source: Source, body: bytes, caller: Caller
+) -> Taken:
+    """Write what a body says into the log. What of it can be read is taken, the rest refused."""
+    try:
+        reading = FORMATS[source.format](body, source, stream.clock.now())
+    except CannotRead as error:
+        raise Problem(
+            422, str(error), errors=[{"pointer": error.where, "detail": error.why}]
+        ) from error
+    for one in reading.reported:
+        if not caller.may_name(one.event.network):
+            raise field_problem(
+                "network", f"{caller.name} may not speak for {one.event.network}", status=403
+            )
+    taken = await write_reading(stream, name, source, reading)
+    if reading.refused:
+        said = "; ".join(f"{one.where}: {one.why}" for one in reading.refused)
+        raise Problem(
+            422,
+            f"{taken.taken} of {taken.taken + len(reading.refused)} were taken. {said}",
+            errors=[{"pointer": one.where, "detail": one.why} for one in reading.refused],
+        )
+    return taken
+
+
+async def write_reading(stream: Stream, name: str, source: Source, reading: Reading) -> Taken:
+    """Write a reading into the log; returns when the brokers acknowledged all of it."""
+    address = address_of(source, name)
+    writes = [
+        stream.write(one.event, event_id=one.event_id or uuid.uuid4().hex, source=address)
+        for one in reading.reported
+    ]
+    await acknowledged(asyncio.gather(*writes))
+    if len(reading.named) > SOURCE_DISRUPTIONS:
+        raise Problem(422, f"more than {SOURCE_DISRUPTIONS} disruptions at once")
+    if reading.whole:  # Behind them, so that nothing new is taken for what is gone.
+        read = SourceRead(
+            network=source.network,
+            source=address,
+            disruption_ids=tuple(dict.fromkeys(reading.named)),
+        )
+        await acknowledged(stream.write(read, event_id=uuid.uuid4().hex, source=address))
+    return Taken(taken=len(reading.reported), ignored=reading.ignored)
+
+
+class _Sender:
+    """Who sends for a source: somebody with a key, or somebody who signs as the source says."""
+
+    roles = frozenset({"emitter"})
+
+    def __init__(self, sources: dict[str, Source]) -> None:
+        self._sources = sources
+
+    async def __call__(self, source: str, request: Request) -> Caller:
+        known = self._sources.get(source)
+        signature = known.signature if known else None
+        if signature is None or "authorization" in request.headers:
+            return authenticated(request, self.roles)
+        given = request.headers.get(signature.header, "")
+        if not is_signed(signature, await request.body(), given):
+            raise Problem(
+                401, f"{signature.header}: not the HMAC-SHA256 of this body by our secret"
+            )
+        return Caller(name=f"source {source}", roles=self.roles)
+
+
+def is_signed(signature: Signature, body: bytes, given: str) -> bool:
+    """Say whether one of the signatures in a header, divided by commas, is right."""
+    secret = signature.secret.get_secret_value().encode()
+    right = signature.prefix + hmac.new(secret, body, hashlib.sha256).hexdigest()
+    return any(hmac.compare_digest(right, one.strip()) for one in given.split(","))
+
+
+async def _routed(request: Request) -> Caller:
+    try:
+        found = json.loads(await request.body())
+        key = found["routing_key"] if isinstance(found, dict) else None
+    except (ValueError, KeyError):
+        key = None
+    return authenticated(request, frozenset({"emitter"}), key=key if isinstance(key, str) else None)
+
+
+_routed.roles = frozenset({"emitter"})  # type: ignore[attr-defined]  # Read by the table of routes.
+
+
+def _source(sources: dict[str, Source], name: str) -> Source:
+    if name not in sources:
+        known = ", ".join(sources) or "none: INTERLOCK_SOURCES names their file"
+        raise Problem(404, f"there is no source {name!r}; there are: {known}")
+    return sources[name]
+
+
+def _only(sources: dict[str, Source], kind: str, *, caller: Caller) -> str:
+    """Return the source a caller sends for where the path names none: its own, or the only one."""
+    found = [name for name, source in sources.items() if source.format == kind]
+    if caller.name in found:
+        return caller.name
+    if len(found) != 1:
+        raise Problem(
+            404,
+            f"{len(found)} sources have the format {kind}: there must be one, "
+            "or one with the name of the key",
+        )
+    return found[0]
 
 
 async def acknowledged(write: Any) -> Any:

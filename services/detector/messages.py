@@ -167,7 +167,7 @@ def _of(variants: list[WordsFor], moment: Moment) -> Sentences | None:
 
 
 def _text(sentences: Sentences, values: dict[str, Any], incident: Incident, language: str) -> str:
-    fallback = incident.titles.get(language, incident.title)
+    fallback = _in(incident.titles, language) or incident.title
     return _render(sentences, values)[:TEXT_CHARS] or fallback
 
 
@@ -203,8 +203,8 @@ def _values(policy: Policy, incident: Incident, language: str, at: datetime) -> 
         return _Time(value.astimezone(zone), now, locale) if value else None
 
     known = {
-        "title": incident.titles.get(language, incident.title),
-        "detail": incident.details.get(language, incident.detail),
+        "title": _in(incident.titles, language) or incident.title,
+        "detail": _in(incident.details, language) or incident.detail,
         "severity": incident.severity,
         "labels": incident.labels,
         "number": incident.update_count + 1,
@@ -218,6 +218,16 @@ def _values(policy: Policy, incident: Incident, language: str, at: datetime) -> 
         "plural": _plural(language),
     }
     return {name: value for name, value in known.items() if value not in (None, "")}
+
+
+def _in(texts: dict[str, str], language: str) -> str:
+    """Return the text of a language, or of a variety of it."""
+    alike = (
+        text
+        for tag, text in texts.items()
+        if tag.split("-")[0] == language.split("-", maxsplit=1)[0]
+    )
+    return texts.get(language) or next(alike, "")
 
 
 def _ahead(end: _Time | None) -> _Time | None:

@@ -224,6 +224,13 @@ def report_key(network: str, source: str, disruption_id: str) -> str:
     return f"{network}\n{source}\n{disruption_id}"
 
 
+def reports_of(state: State) -> Iterator[Report]:
+    """Yield all reports, those that wait as well."""
+    yield from state.waiting.values()
+    for story in state.stories.values():
+        yield from story.reports.values()
+
+
 Kind = Literal["next_update", "draft", "release", "close", "report", "stale"]
 
 

@@ -6,9 +6,8 @@
 | ops.holds | `on_holds` | the view behind `GET /v1/holds` |
 | ops.incidents | `on_incidents` | the view behind `GET /v1/incidents` |
 
-All outputs so far are acknowledged before an echo is emitted and before a snapshot is taken: an echo
-never overtakes a hold, and a snapshot never claims what was not said. An output that cannot be
-written ends the process, so that the log is replayed and no echo follows.
+All outputs so far are acknowledged before an echo is emitted and before a snapshot is taken
+(`outbox.py`).
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from datetime import UTC, datetime
 import structlog
 from aiokafka import TopicPartition
 from aiokafka.errors import MessageSizeTooLargeError, RecordListTooLargeError
+from aiokafka.partitioner import murmur2
 from aiokafka.structs import RecordMetadata
 from faststream.kafka import KafkaBroker
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -30,18 +30,16 @@ from schemas import envelope
 from schemas.base import Record
 from schemas.disruptions import Fence
 from schemas.holds import FencePassed, HoldOpened, HoldReleased, OpenHolds
-from schemas.incidents import Incident, StatusUpdate
+from schemas.incidents import Incident
 from schemas.topics import (
     DISRUPTIONS,
     FENCE_KEY,
     HOLDS,
     INCIDENTS,
-    UPDATES,
-    Topic,
-    dead_letters_of,
     key_of,
 )
 from services.detector.fold import fold, lost
+from services.detector.outbox import Outbox
 from services.detector.state import Entry, State, Step, deadlines_of
 from services.detector.store import SOURCE, read_snapshots, write_snapshot
 from services.kit import broker as kafka
@@ -53,17 +51,7 @@ READY_LAG_RECORDS = 1_000
 CLOCK_EVERY_S = 0.2
 DEADLINE_AGAIN_S = 2.0  # A deadline that the fold did not act on is written again.
 CLOSED_INCIDENTS = 500
-UNSETTLED = 2_000  # Outputs on their way: beyond, no further record is folded.
-ERROR_HEADER_CHARS = 300
 log = structlog.get_logger()
-
-_TOPIC_OF: dict[type[Record], Topic] = {
-    HoldOpened: HOLDS,
-    HoldReleased: HOLDS,
-    FencePassed: HOLDS,
-    Incident: INCIDENTS,
-    StatusUpdate: UPDATES,
-}
 
 
 @dataclass(slots=True)
@@ -92,17 +80,13 @@ class Stream:
         self.partitions: dict[int, Partition] = {}
         self.holds = OpenHolds()
         self.incidents: dict[str, Incident] = {}
-        self.assigned_once = False
+        self.assigned_once, self.started_at = False, clock.now()
         self._folded: CountOf[str] = CountOf()
         self._one_at_a_time = asyncio.Lock()
         self._deadlines_written: dict[tuple[str, str], float] = {}
-        self._outputs: set[asyncio.Future[RecordMetadata]] = set()  # Not acknowledged yet.
-        self._echoes: set[asyncio.Future[RecordMetadata]] = set()
+        self.outbox = Outbox(broker, clock=clock, registry=registry, crash=crash)
         self.records = Counter(
             "interlock_detector_records_total", "Records folded.", ["type"], registry=registry
-        )
-        self.said = Counter(
-            "interlock_detector_outputs_total", "Records emitted.", ["type"], registry=registry
         )
         Gauge("interlock_open_holds", "Holds now open.", registry=registry).set_function(
             lambda: len(self.holds)
@@ -135,20 +119,14 @@ class Stream:
                     if isinstance(output, FencePassed):
                         echoes.append((output, event_id))
                         continue
-                    await self._emit(output, event_id, traceparent=found.traceparent)
+                    await self.outbox.emit(output, event_id, traceparent=found.traceparent)
                     await asyncio.sleep(0)  # A hold is on its way before the next is encoded.
                 _log(record, found, step)
             self._count()
-            if echoes or len(self._outputs) > UNSETTLED:
-                await self._settled()
+            if self.outbox.is_full:
+                await self.outbox.settled()
             for echo, event_id in echoes:
-                assert not self._outputs, "an echo would overtake a hold"
-                await self._emit_echo(echo, event_id)
-
-    async def _settled(self) -> None:
-        """Return when the brokers acknowledged all outputs so far; one that failed raises."""
-        while self._outputs:
-            await asyncio.gather(*self._outputs)
+                await self.outbox.echo(echo, event_id)
 
     async def _still_ours(self, records: Sequence[kafka.Record]) -> list[kafka.Record]:
         """Return the records that come next; a rebalance may have passed between fetch and now."""
@@ -180,7 +158,7 @@ class Stream:
             source=found.source,
         )
         if isinstance(found, envelope.Unreadable):
-            await self._emit_dead_letter(record, found)
+            await self.outbox.dead_letter(record, found)
         step = fold(ours.state, entry)
         ours.state, ours.offset = step.state, record.offset + 1
         self._folded[type(entry.body).__name__] += 1
@@ -191,52 +169,6 @@ class Stream:
         for name, count in self._folded.items():
             self.records.labels(name).inc(count)
         self._folded.clear()
-
-    async def _hand_over(
-        self, output: Record, event_id: str, *, traceparent: str = ""
-    ) -> asyncio.Future[RecordMetadata]:
-        self.said.labels(type(output).__name__).inc()
-        headers = envelope.write_headers(
-            output, event_id=event_id, source=SOURCE, traceparent=traceparent, at=self.clock.now()
-        )
-        topic = _TOPIC_OF[type(output)]
-        value = envelope.write_value(output)
-        return await kafka.emit(self.broker, topic.name, value, headers=headers, key=key_of(output))
-
-    async def _emit(self, output: Record, event_id: str, *, traceparent: str = "") -> None:
-        future = await self._hand_over(output, event_id, traceparent=traceparent)
-        self._outputs.add(future)
-        future.add_done_callback(self._on_output_done)
-
-    async def _emit_echo(self, echo: FencePassed, event_id: str) -> None:
-        future = await self._hand_over(echo, event_id)
-        self._echoes.add(future)
-        future.add_done_callback(self._on_echo_done)
-
-    async def _emit_dead_letter(self, record: kafka.Record, why: envelope.Unreadable) -> None:
-        headers = {name: text.decode(errors="replace") for name, text in record.headers}
-        headers["interlock_error"] = why.error[:ERROR_HEADER_CHARS]
-        headers["interlock_origin"] = f"{record.topic}/{record.partition}/{record.offset}"
-        future = await kafka.emit(
-            self.broker,
-            dead_letters_of(DISRUPTIONS),
-            record.value or b"",
-            headers=headers,
-            partition=record.partition,
-        )
-        await future
-        log.warning("unreadable", partition=record.partition, offset=record.offset, why=why.error)
-
-    def _on_output_done(self, future: asyncio.Future[RecordMetadata]) -> None:
-        if future.cancelled() or future.exception() is None:
-            self._outputs.discard(future)
-        else:  # No echo and no snapshot may follow: the log is replayed.
-            self.crash("an output could not be written", future.exception())
-
-    def _on_echo_done(self, future: asyncio.Future[RecordMetadata]) -> None:
-        self._echoes.discard(future)
-        if not future.cancelled() and future.exception() is not None:
-            self.crash("an echo could not be written", future.exception())
 
     async def on_assigned(self, partitions: Collection[int]) -> None:
         async with self._one_at_a_time:
@@ -273,12 +205,12 @@ class Stream:
         step = lost(ours.state, entry)
         ours.state = step.state
         for number, output in enumerate(step.outputs):
-            await self._emit(output, f"lost-{partition}-{ours.offset}-{number}")
-        await self._settled()
+            await self.outbox.emit(output, f"lost-{partition}-{ours.offset}-{number}")
+        await self.outbox.settled()
 
     async def on_revoked(self, partitions: Collection[int]) -> None:
         async with self._one_at_a_time:
-            await self._settled()
+            await self.outbox.settled()
             for partition in partitions:
                 if ours := self.partitions.get(partition):
                     await self._save(partition, ours.state, ours.offset)
@@ -289,7 +221,7 @@ class Stream:
         while True:
             await asyncio.sleep(SNAPSHOT_EVERY_S)
             async with self._one_at_a_time:  # Between batches, and behind all their outputs.
-                await self._settled()
+                await self.outbox.settled()
                 taken = {p: (ours.state, ours.offset) for p, ours in self.partitions.items()}
             for partition, (state, offset) in taken.items():
                 await self._save(partition, state, offset)
@@ -355,6 +287,11 @@ class Stream:
             partition=partition,
         )
         return await future
+
+    def owns(self, network: str) -> bool:
+        """Say whether the partition of a network is in our hands, by Kafka's own partitioner."""
+        number = (murmur2(network.encode()) & 0x7FFFFFFF) % DISRUPTIONS.partitions
+        return number in self.partitions
 
     async def not_ready(self) -> dict[str, str]:
         """Return what is missing before disruptions are folded as they come, with the reason."""

@@ -7,6 +7,7 @@ of routes. Errors are RFC 9457 problem details that name the field.
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import json
 import time
@@ -110,7 +111,7 @@ def require(*roles: str) -> Any:
     assert set(roles) <= set(ROLES)
 
     def caller_of(request: Request) -> Caller:
-        return _authenticated(request, frozenset(roles))
+        return authenticated(request, frozenset(roles))
 
     caller_of.roles = frozenset(roles)  # type: ignore[attr-defined]  # Read by the table of routes.
     return Depends(caller_of)
@@ -123,10 +124,14 @@ def public() -> None:
 public.roles = frozenset({"public"})  # type: ignore[attr-defined]  # Read by the table of routes.
 
 
-def _authenticated(request: Request, roles: frozenset[str]) -> Caller:
-    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+def authenticated(request: Request, roles: frozenset[str], *, key: str | None = None) -> Caller:
+    """Return who asks, by a key in the Authorization header (Bearer, or Basic's password).
+
+    A key that came another way is given as `key`. Raises a problem of 401 or 403.
+    """
     keys: Keys = request.app.state.keys
-    caller = keys.caller(key.strip()) if scheme.lower() == "bearer" else None
+    given = key or _key_of(request.headers.get("authorization", ""))
+    caller = keys.caller(given) if given else None
     if caller is None:
         raise HTTPException(
             HTTPStatus.UNAUTHORIZED,
@@ -143,6 +148,20 @@ def _authenticated(request: Request, roles: frozenset[str]) -> Caller:
     return caller
 
 
+def _key_of(authorization: str) -> str:
+    scheme, _, text = authorization.partition(" ")
+    match scheme.lower():
+        case "bearer":
+            return text.strip()
+        case "basic":  # Of senders that know no other; the user's name says nothing.
+            try:
+                return base64.b64decode(text, validate=True).decode().partition(":")[2]
+            except ValueError:
+                return ""
+        case _:
+            return ""
+
+
 def _from_loopback(request: Request) -> bool:
     if request.client is None:
         return False
@@ -154,6 +173,8 @@ def _from_loopback(request: Request) -> bool:
 
 Readiness = Callable[[], Awaitable[dict[str, str]]]
 """Answers with what is not ready yet, each with its reason; empty means ready."""
+Remarks = Callable[[], dict[str, str]]
+"""Says what is not as it should be, although the service is ready."""
 
 
 def new_app(
@@ -164,6 +185,7 @@ def new_app(
     registry: CollectorRegistry,
     readiness: Readiness,
     lifespan: Any,
+    remarks: Remarks = dict,
 ) -> FastAPI:
     """Return an application with what every service has."""
     app = FastAPI(
@@ -192,7 +214,9 @@ def new_app(
             missing = await readiness()
         if missing:
             response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
-        return {"status": "not ready" if missing else "ready", "missing": missing}
+        status = "not ready" if missing else "ready"
+        found = remarks()
+        return {"status": status, "missing": missing} | ({"remarks": found} if found else {})
 
     @app.get("/metrics", dependencies=[require("viewer", "admin")])
     async def metrics() -> Response:

@@ -1,0 +1,112 @@
+"""What the detector says to Kafka, and in which order it may be heard.
+
+All outputs so far are acknowledged before an echo is emitted and before a snapshot is taken: an echo
+never overtakes a hold, and a snapshot never claims what was not said. An output that cannot be
+written ends the process, so that the log is replayed and no echo follows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+from aiokafka.structs import RecordMetadata
+from faststream.kafka import KafkaBroker
+from prometheus_client import CollectorRegistry, Counter
+
+from schemas import envelope
+from schemas.base import Record
+from schemas.holds import FencePassed, HoldOpened, HoldReleased
+from schemas.incidents import Incident, StatusUpdate
+from schemas.topics import DISRUPTIONS, HOLDS, INCIDENTS, UPDATES, Topic, dead_letters_of, key_of
+from services.detector.store import SOURCE
+from services.kit import broker as kafka
+from services.kit.telemetry import Clock
+
+ERROR_HEADER_CHARS = 300
+UNSETTLED = 2_000  # Outputs on their way: beyond, no further record is folded.
+log = structlog.get_logger()
+
+_TOPIC_OF: dict[type[Record], Topic] = {
+    HoldOpened: HOLDS,
+    HoldReleased: HOLDS,
+    FencePassed: HOLDS,
+    Incident: INCIDENTS,
+    StatusUpdate: UPDATES,
+}
+
+
+class Outbox:
+    """The outputs on their way."""
+
+    def __init__(
+        self, broker: KafkaBroker, *, clock: Clock, registry: CollectorRegistry, crash: kafka.Crash
+    ) -> None:
+        self._broker, self._clock, self._crash = broker, clock, crash
+        self._outputs: set[asyncio.Future[RecordMetadata]] = set()  # Not acknowledged yet.
+        self._echoes: set[asyncio.Future[RecordMetadata]] = set()
+        self._said = Counter(
+            "interlock_detector_outputs_total", "Records emitted.", ["type"], registry=registry
+        )
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._outputs) > UNSETTLED
+
+    async def settled(self) -> None:
+        """Return when the brokers acknowledged all outputs so far; one that failed raises."""
+        while self._outputs:
+            await asyncio.gather(*self._outputs)
+
+    async def _hand_over(
+        self, output: Record, event_id: str, *, traceparent: str = ""
+    ) -> asyncio.Future[RecordMetadata]:
+        self._said.labels(type(output).__name__).inc()
+        headers = envelope.write_headers(
+            output, event_id=event_id, source=SOURCE, traceparent=traceparent, at=self._clock.now()
+        )
+        topic = _TOPIC_OF[type(output)]
+        value = envelope.write_value(output)
+        return await kafka.emit(
+            self._broker, topic.name, value, headers=headers, key=key_of(output)
+        )
+
+    async def emit(self, output: Record, event_id: str, *, traceparent: str = "") -> None:
+        """Hand an output to the producer, in order; that it is acknowledged is seen to here."""
+        future = await self._hand_over(output, event_id, traceparent=traceparent)
+        self._outputs.add(future)
+        future.add_done_callback(self._on_output_done)
+
+    async def echo(self, echo: FencePassed, event_id: str) -> None:
+        """Echo a fence, behind all outputs so far."""
+        await self.settled()
+        assert not self._outputs, "an echo would overtake a hold"
+        future = await self._hand_over(echo, event_id)
+        self._echoes.add(future)
+        future.add_done_callback(self._on_echo_done)
+
+    async def dead_letter(self, record: kafka.Record, why: envelope.Unreadable) -> None:
+        """Keep the bytes of a record that could not be read, with the error in its headers."""
+        headers = {name: text.decode(errors="replace") for name, text in record.headers}
+        headers["interlock_error"] = why.error[:ERROR_HEADER_CHARS]
+        headers["interlock_origin"] = f"{record.topic}/{record.partition}/{record.offset}"
+        future = await kafka.emit(
+            self._broker,
+            dead_letters_of(DISRUPTIONS),
+            record.value or b"",
+            headers=headers,
+            partition=record.partition,
+        )
+        await future
+        log.warning("unreadable", partition=record.partition, offset=record.offset, why=why.error)
+
+    def _on_output_done(self, future: asyncio.Future[RecordMetadata]) -> None:
+        if future.cancelled() or future.exception() is None:
+            self._outputs.discard(future)
+        else:  # No echo and no snapshot may follow: the log is replayed.
+            self._crash("an output could not be written", future.exception())
+
+    def _on_echo_done(self, future: asyncio.Future[RecordMetadata]) -> None:
+        self._echoes.discard(future)
+        if not future.cancelled() and future.exception() is not None:
+            self._crash("an echo could not be written", future.exception())
