@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from services.commands.ending import fail
+from services.commands.events import events
 from services.commands.policy import policy
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
@@ -22,6 +23,7 @@ keys = typer.Typer(no_args_is_help=True, help="API keys: the file that every ser
 app.add_typer(topics, name="topics")
 app.add_typer(keys, name="keys")
 app.add_typer(policy, name="policy")
+app.add_typer(events, name="events")
 
 Service = Literal["scheduler", "detector", "publisher"]
 GRACE_S = 5

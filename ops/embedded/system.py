@@ -93,6 +93,7 @@ class System:
         if self.with_sandbox:
             self._spawn("sandbox", [sys.executable, "-m", "ops.sandbox.server"])
         make_accounts(self.data, sandbox=self.address("sandbox") if self.with_sandbox else None)
+        make_sources(self.data)
         for name in self._service_names():
             self._spawn_service(name)
         self._write_state()
@@ -158,6 +159,7 @@ class System:
             "INTERLOCK_DATABASE": self.database,
             "INTERLOCK_KEYS": str(self.data / "keys.json"),
             "INTERLOCK_ACCOUNTS": str(self.data / "accounts.yaml"),
+            "INTERLOCK_SOURCES": str(self.data / "sources.yaml"),
             "INTERLOCK_HOST": "127.0.0.1",
             "INTERLOCK_INSTANCE": name,
             "INTERLOCK_PORT": str(self.ports[name]),
@@ -310,12 +312,11 @@ def development_keys(data: Path) -> dict[str, str]:
     return keys
 
 
+MARK: Final = "# Written by `interlock up` at each start; remove this line to make it yours.\n"
+
+
 def make_accounts(data: Path, *, sandbox: str | None) -> None:
     """Write a file of channel accounts to begin with, unless there is one that a person made."""
-    path = data / "accounts.yaml"
-    mark = "# Written by `interlock up` at each start; remove this line to make it yours.\n"
-    if path.exists() and not path.read_text().startswith(mark):
-        return
     accounts: dict[str, Any] = {"web": {"channel": "feed", "updates": "{}"}}
     if sandbox is not None:
         for language in ("en", "fr"):
@@ -333,7 +334,20 @@ def make_accounts(data: Path, *, sandbox: str | None) -> None:
             "updates": "{}",
             "languages": ["en"],
         }
-    path.write_text(mark + yaml.safe_dump({"accounts": accounts}, sort_keys=False))
+    _write_ours(data / "accounts.yaml", {"accounts": accounts})
+
+
+def make_sources(data: Path) -> None:
+    """Write a file of operations systems to begin with, unless there is one that a person made."""
+    formats = ("alertmanager", "cap", "gtfs-realtime", "pagerduty", "siri-sx", "statuspage")
+    sources = {name: {"format": name, "network": "northlink"} for name in formats}
+    _write_ours(data / "sources.yaml", {"sources": sources})
+
+
+def _write_ours(path: Path, content: dict[str, Any]) -> None:
+    if path.exists() and not path.read_text().startswith(MARK):
+        return
+    path.write_text(MARK + yaml.safe_dump(content, sort_keys=False))
     path.chmod(0o600)
 
 

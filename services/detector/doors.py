@@ -87,7 +87,7 @@ def _add_events(router: APIRouter, stream: Stream) -> None:
     @router.post("/v1/events", status_code=202)
     async def take_events(request: Request, caller: Caller = require("emitter")) -> list[Receipt]:
         """Take CloudEvents 1.0: binary, structured or batched. A batch is taken whole or not."""
-        found = _read_events(dict(request.headers), await request.body())
+        found = read_cloud_events(dict(request.headers), await request.body())
         for number, event in enumerate(found):
             assert isinstance(event.record, Disruption)
             if not caller.may_name(event.record.network):
@@ -213,22 +213,34 @@ async def take_body(
 
 async def write_reading(stream: Stream, name: str, source: Source, reading: Reading) -> Taken:
     """Write a reading into the log; returns when the brokers acknowledged all of it."""
-    address = address_of(source, name)
-    writes = [
-        stream.write(one.event, event_id=one.event_id or uuid.uuid4().hex, source=address)
-        for one in reading.reported
-    ]
-    await acknowledged(asyncio.gather(*writes))
     if len(reading.named) > SOURCE_DISRUPTIONS:
         raise Problem(422, f"more than {SOURCE_DISRUPTIONS} disruptions at once")
-    if reading.whole:  # Behind them, so that nothing new is taken for what is gone.
-        read = SourceRead(
-            network=source.network,
-            source=address,
-            disruption_ids=tuple(dict.fromkeys(reading.named)),
-        )
-        await acknowledged(stream.write(read, event_id=uuid.uuid4().hex, source=address))
+    records = records_of(reading, name, source)
+    writes = [
+        stream.write(record, event_id=event_id, source=address)
+        for record, event_id, address in records
+        if isinstance(record, Disruption)
+    ]
+    await acknowledged(asyncio.gather(*writes))
+    for record, event_id, address in records:
+        if isinstance(record, SourceRead):  # Behind them: nothing new is taken for what is gone.
+            await acknowledged(stream.write(record, event_id=event_id, source=address))
     return Taken(taken=len(reading.reported), ignored=reading.ignored)
+
+
+def records_of(
+    reading: Reading, name: str, source: Source
+) -> list[tuple[Disruption | SourceRead, str, str]]:
+    """Return the records that a reading becomes, each with its event's id and source, in order."""
+    address = address_of(source, name)
+    found: list[tuple[Disruption | SourceRead, str, str]] = [
+        (one.event, one.event_id or uuid.uuid4().hex, address) for one in reading.reported
+    ]
+    if reading.whole:
+        named = tuple(dict.fromkeys(reading.named))
+        read = SourceRead(network=source.network, source=address, disruption_ids=named)
+        found.append((read, uuid.uuid4().hex, address))
+    return found
 
 
 class _Sender:
@@ -319,7 +331,8 @@ def recorded_at(done: RecordMetadata) -> datetime:
     return datetime.fromtimestamp(done.timestamp / 1000, UTC)
 
 
-def _read_events(headers: dict[str, str], body: bytes) -> list[Envelope]:
+def read_cloud_events(headers: dict[str, str], body: bytes) -> list[Envelope]:
+    """Read CloudEvents 1.0 as HTTP carries them: binary, structured or batched."""
     if headers.get("content-type", "").startswith(BATCH_TYPE):
         bodies = _batch(body)
         headers = {"content-type": "application/cloudevents+json"}

@@ -107,11 +107,17 @@ def test_a_differential_data_set_says_what_changed() -> None:
     ]
 
 
-def test_a_feed_that_was_read_again_says_the_same_events() -> None:
-    body = samples("gtfs-realtime")["full.json"]
+def test_a_change_that_is_sent_again_is_the_same_event() -> None:
+    body = samples("gtfs-realtime")["differential.json"]
     first, second = (read("gtfs-realtime", body).reported for _ in range(2))
     assert [one.event_id for one in first] == [one.event_id for one in second]
     assert all(one.event_id for one in first)
+
+
+def test_what_a_whole_data_set_names_again_is_no_retry() -> None:
+    """An incident was gone from a page and came back word for word: it was taken for a retry."""
+    reading = read("statuspage", samples("statuspage")["summary.json"])
+    assert [one.event_id for one in reading.reported] == [""] * 4
 
 
 # CAP.
@@ -382,5 +388,13 @@ def test_ids_and_names_that_may_not_be_are_told_by_their_digest() -> None:
 
 
 def test_the_page_of_the_doors_is_fresh() -> None:
+    """How much is refused and how much is taken in part may differ between versions of libraries."""
+
+    def counted(text: str) -> list[str]:
+        return [
+            "|".join(line.split("|")[:5]) if line.startswith("| ") else line
+            for line in text.splitlines()
+        ]
+
     assert set(DOORS) == set(FORMATS)
-    assert page() == PAGE.read_text(), "run: python -m tests.doors"
+    assert counted(page()) == counted(PAGE.read_text()), "run: python -m tests.doors"

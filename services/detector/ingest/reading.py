@@ -2,8 +2,8 @@
 
 - What one alert of many has wrong refuses that alert, by where it stands; the others are taken.
 - An id says the same thing for ever. It is made of what the sender says of its own time or version;
-  a sender that says nothing of it gets an id that is new each time, and the fold sees what is the
-  same.
+  a sender that says nothing of it, and a whole data set, get an id that is new each time: the fold
+  sees what is the same.
 - A time without a zone is refused, or read in the zone that the source's settings state.
 - Names and values that are too long for a label are cut, by the same rule every time.
 """
@@ -97,7 +97,9 @@ class Reading:
                 for inner, why in mistakes_of(error)
             ]
             return
-        said = "" if version is None else digest(event.model_dump_json(), version)
+        # What a whole data set names, stands now, also if it stood before and was gone meanwhile.
+        is_news = version is None or self.whole
+        said = "" if is_news else digest(event.model_dump_json(), version)
         self.reported.append(Reported(event, said))
 
     def refuse(self, where: str, why: str, *, named: object = None) -> None:

@@ -1,0 +1,290 @@
+"""The doors of operations systems, in a system that runs: who may, what is taken, what is polled."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from ops.embedded.system import System
+from services.cli import app
+from tests.doors import SAMPLES
+from tests.journey import Journey, wait_for
+
+SECRET = "a-secret-of-sixteen-or-more"
+NETWORK = "northdoors"
+SIGNED = {"header": "X-PagerDuty-Signature", "prefix": "v1=", "secret": SECRET}
+
+
+class Page:
+    """Somebody else's status page: it serves what it is told to, and counts how it was asked."""
+
+    def __init__(self) -> None:
+        self.summary: dict[str, Any] = {"components": [], "incidents": []}
+        self.status, self.asked, self.unchanged = 200, 0, 0
+        page = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                page.asked += 1
+                body = json.dumps(page.summary).encode()
+                tag = f'"{hashlib.sha256(body).hexdigest()}"'
+                known = self.headers.get("if-none-match") == tag
+                page.unchanged += known and page.status == 200
+                self.send_response(304 if known and page.status == 200 else page.status)
+                self.send_header("etag", tag)
+                self.send_header("content-length", "0" if known else str(len(body)))
+                self.end_headers()
+                if not known:
+                    self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                return
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/summary.json"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def shows(self, *names: str) -> None:
+        one = {"status": "investigating", "impact": "major", "updated_at": "2026-10-17T18:00:00Z"}
+        incidents = [one | {"id": name, "name": name, "components": []} for name in names]
+        self.summary = {"components": [], "incidents": incidents}
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Page]:
+    made = Page()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+
+
+@pytest.fixture(scope="module")
+def sources(system: System, page: Page, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Run the detector with sources of our own; the suite's come back behind it."""
+    file = tmp_path_factory.mktemp("sources") / "sources.yaml"
+    buses = yaml.safe_load((SAMPLES / "mapping" / "buses.yaml").read_text())
+    found: dict[str, Any] = {
+        name: {"format": kind, "network": NETWORK}
+        for name, kind in (("prometheus", "alertmanager"), ("metro", "gtfs-realtime"))
+    }
+    found |= {
+        "pager": {"format": "pagerduty", "network": NETWORK, "signature": SIGNED},
+        "buses": buses | {"network": NETWORK},
+        "cloud": {
+            "format": "statuspage",
+            "network": f"{NETWORK}-cloud",
+            "poll": {"url": page.url, "every_s": 1},
+        },
+    }
+    file.write_text(yaml.safe_dump({"sources": found}))
+    system.extra_env["INTERLOCK_SOURCES"] = str(file)
+    system.replace("detector")
+    yield file
+    del system.extra_env["INTERLOCK_SOURCES"]
+    system.replace("detector")
+
+
+@pytest.fixture
+def doors(journey: Journey, sources: Path) -> Journey:
+    assert sources.exists()
+    return journey
+
+
+def an_alert(journey: Journey, *, ends_in_s: float = 300, **labels: str) -> dict[str, Any]:
+    now = datetime.now(UTC)
+    return {
+        "labels": {"alertname": "Standing", "network": journey.network, "line": "coast"} | labels,
+        "annotations": {"summary": f"Trains are standing ({journey.network})"},
+        "startsAt": now.isoformat(),
+        "endsAt": (now + timedelta(seconds=ends_in_s)).isoformat(),
+    }
+
+
+ALERTS = "/sources/prometheus/api/v2/alerts"
+
+
+def test_prometheus_pushes_alerts_that_hold_until_it_does_not(doors: Journey) -> None:
+    alert = an_alert(doors)
+    assert doors.emitter.post(ALERTS, json=[alert]).status_code == 200
+    (hold,) = wait_for("the hold", doors.holds)
+    assert hold["matchers"] == f'{{network="{doors.network}",line="coast"}}'
+    params = {"filter": f'network="{doors.network}"'}
+    (listed,) = doors.emitter.get(ALERTS, params=params).json()
+    assert listed["labels"]["alertname"] == "Standing"
+    assert listed["status"]["state"] == "active"
+    assert doors.emitter.get(ALERTS, params={"filter": 'network="x"'}).json() == []
+    assert doors.emitter.get(ALERTS, params={"filter": "x"}).status_code == 400
+    doors.emitter.post(ALERTS, json=[an_alert(doors, ends_in_s=-1)])
+    wait_for("the release", lambda: not doors.holds())
+
+
+def test_an_alert_that_is_not_sent_again_is_over_at_its_end(doors: Journey) -> None:
+    doors.emitter.post(ALERTS, json=[an_alert(doors, ends_in_s=2)])
+    wait_for("the hold", doors.holds)
+    wait_for("the release", lambda: not doors.holds())
+
+
+def test_a_sender_that_only_knows_a_password_uses_the_key(doors: Journey) -> None:
+    key = doors.system.keys["emitter"]
+    url = f"{doors.system.address('detector')}/v1/events/prometheus"
+    webhook = {"version": "4", "alerts": [an_alert(doors) | {"status": "firing"}]}
+    basic = base64.b64encode(f"anybody:{key}".encode()).decode()
+    answer = httpx.post(url, json=webhook, headers={"authorization": f"Basic {basic}"})
+    assert answer.json() == {"taken": 1, "ignored": 0}
+    wait_for("the hold", doors.holds)
+    for wrong in ("Basic !", "Basic " + base64.b64encode(b"a:b").decode(), "Digest x"):
+        assert httpx.post(url, json=webhook, headers={"authorization": wrong}).status_code == 401
+
+
+def test_what_can_be_read_of_a_body_is_taken_and_the_rest_is_named(doors: Journey) -> None:
+    alerts = [an_alert(doors), an_alert(doors) | {"startsAt": "yesterday"}, {"labels": {}}]
+    answer = doors.emitter.post(ALERTS, json=alerts)
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith("1 of 3 were taken. /1/startsAt: 'yesterday'")
+    assert [e["pointer"] for e in answer.json()["errors"]] == ["/1/startsAt", "/2/labels"]
+    wait_for("the hold", doors.holds)
+
+
+def test_a_source_that_is_not_known_and_a_body_that_is_no_such_thing_say_so(doors: Journey) -> None:
+    unknown = doors.emitter.post("/v1/events/nobody", json={})
+    assert unknown.status_code == 404
+    assert "there are: buses, cloud, metro, pager, prometheus" in unknown.json()["detail"]
+    answer = doors.emitter.post("/v1/events/metro", content=b"\xff\xff\xff")
+    assert answer.status_code == 422
+    assert "not a GTFS-Realtime feed message" in answer.json()["detail"]
+    other = doors.emitter.post("/sources/metro/api/v2/alerts", json=[])
+    assert (other.status_code, other.json()["detail"]) == (
+        404,
+        "the source 'metro' has the format gtfs-realtime",
+    )
+
+
+def pagerduty(journey: Journey, action: str, key: str) -> httpx.Response:
+    event = json.loads((SAMPLES / "pagerduty" / f"{action}.json").read_text())
+    event["dedup_key"] = journey.network
+    url = f"{journey.system.address('detector')}/v2/enqueue"
+    return httpx.post(url, json=event | {"routing_key": key})
+
+
+def test_pagerdutys_events_are_taken_by_their_routing_key(doors: Journey) -> None:
+    key = doors.system.keys["emitter"]
+    doors.network = NETWORK
+    answer = pagerduty(doors, "trigger", key)
+    assert answer.status_code == 202
+    assert answer.json() == {
+        "status": "success",
+        "message": "Event processed",
+        "dedup_key": NETWORK,
+    }
+    wait_for("the hold", doors.holds)
+    pagerduty(doors, "acknowledge", key)
+    known = wait_for("the incident", lambda: identified(doors))
+    assert known is not None
+    assert known["title"] == "The overhead line has no power"
+    pagerduty(doors, "resolve", key)
+    wait_for("the release", lambda: not doors.holds())
+    assert pagerduty(doors, "trigger", "no-key").status_code == 401
+
+
+def identified(journey: Journey) -> dict[str, Any] | None:
+    incidents = journey.operations.get("/v1/incidents").json()
+    found = [i for i in incidents if i["network"] == NETWORK and i["status"] == "identified"]
+    return found[0] if found else None
+
+
+def test_an_invalid_event_of_pagerduty_is_answered_as_its_clients_expect(doors: Journey) -> None:
+    url = f"{doors.system.address('detector')}/v2/enqueue"
+    event = {"routing_key": doors.system.keys["emitter"], "event_action": "explode"}
+    answer = httpx.post(url, json=event)
+    assert (answer.status_code, answer.json()["status"]) == (400, "invalid event")
+    assert answer.json()["errors"][0].startswith("/event_action: one of trigger")
+
+
+@pytest.mark.parametrize(("prefix", "status"), [("v1=", 202), ("v0=", 401)])
+def test_a_sender_that_signs_needs_no_key(doors: Journey, prefix: str, status: int) -> None:
+    doors.network = NETWORK
+    event = json.loads((SAMPLES / "pagerduty" / "webhook-triggered.json").read_text())
+    event["event"]["data"]["id"] = f"{doors.began_at:%H%M%S%f}"
+    body = json.dumps(event).encode()
+    signature = prefix + hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()
+    url = f"{doors.system.address('detector')}/v1/events/pager"
+    answer = httpx.post(url, content=body, headers={SIGNED["header"]: f"v1=00,{signature}"})
+    assert answer.status_code == status
+    if status == 202:
+        wait_for("the hold", doors.holds)
+
+
+def test_a_status_page_is_read_again_and_again(doors: Journey, page: Page) -> None:
+    doors.network = f"{NETWORK}-cloud"
+    page.shows("errors", "latency")
+    wait_for("two holds", lambda: len(doors.holds()) == 2)
+    before = page.unchanged
+    wait_for("answers that nothing is new", lambda: page.unchanged > before)
+    page.shows("latency")
+    wait_for("one hold", lambda: len(doors.holds()) == 1)
+    page.shows()
+    wait_for("none", lambda: not doors.holds())
+
+
+def test_a_page_that_cannot_be_read_is_told_and_what_it_said_stays(
+    doors: Journey, page: Page
+) -> None:
+    doors.network = f"{NETWORK}-cloud"
+    page.shows("errors")
+    wait_for("the hold", doors.holds)
+    page.status = 500
+    detector = doors.system.address("detector")
+
+    def remarks() -> Any:
+        answer = httpx.get(f"{detector}/readyz")
+        assert answer.status_code == 200, "the service itself is ready"
+        return answer.json().get("remarks")
+
+    told = wait_for("a remark", remarks)
+    assert "500" in told["source cloud"]
+    assert len(doors.holds()) == 1
+    metrics = httpx.get(
+        f"{detector}/metrics", headers={"authorization": f"Bearer {doors.system.keys['viewer']}"}
+    ).text
+    assert 'interlock_source_failures_total{source="cloud"}' in metrics
+    page.status = 200
+    page.shows()
+    wait_for("the release", lambda: not doors.holds())
+    wait_for("no remark", lambda: not remarks())
+
+
+def test_files_are_sent_into_the_log_by_hand(doors: Journey, sources: Path, tmp_path: Path) -> None:
+    doors.network = NETWORK
+    sample = tmp_path / "buses.json"
+    sample.write_bytes((SAMPLES / "mapping" / "buses.json").read_bytes())
+    words = ["--source", "buses", "--sources", str(sources), "--kafka", doors.system.kafka]
+    told = CliRunner().invoke(app, ["events", "send", str(tmp_path), *words])
+    assert told.exit_code == 0, told.output
+    assert "7 opened major 'Line B7 is diverted': acknowledged at " in told.output
+    wait_for("the hold", doors.holds)
+    sample.write_text(sample.read_text().replace("ACTIVE", "DONE"))
+    assert CliRunner().invoke(app, ["events", "send", str(sample), *words]).exit_code == 0
+    wait_for("the release", lambda: not doors.holds())
+
+
+def test_a_file_with_a_mistake_sends_nothing(sources: Path, tmp_path: Path) -> None:
+    sample = tmp_path / "buses.json"
+    sample.write_text((SAMPLES / "mapping" / "buses.json").read_text().replace("ACTIVE", "?"))
+    words = ["--source", "buses", "--sources", str(sources), "--dry-run"]
+    told = CliRunner().invoke(app, ["events", "send", str(sample), *words])
+    assert told.exit_code == 1
+    assert "/0/status: Field required" in told.output
+    assert "would be sent" not in told.output
