@@ -25,7 +25,7 @@ from pydantic import BaseModel
 
 from schemas.disruptions import SOURCE_DISRUPTIONS, Disruption, SourceRead
 from schemas.envelope import Envelope, Unreadable, from_cloud_event
-from schemas.labels import matches, parse_matchers
+from schemas.labels import matches
 from services.detector.ingest import (
     alertmanager,
     cap,
@@ -158,19 +158,23 @@ def _add_alertmanager(
     async def list_alerts(
         source: str = "",
         filters: Annotated[list[str] | None, Query(alias="filter")] = None,
+        active: bool = True,
+        unprocessed: bool = True,
         caller: Caller = require(*READERS),
     ) -> list[dict[str, Any]]:
-        """List the alerts that this detector's partitions know of."""
+        """List the alerts that this detector's partitions know of; `unprocessed` ones still wait."""
         name = named(source, caller)
         address = address_of(sources[name], name)
         alerts = [
             alertmanager.write_alert(report)
             for ours in stream.partitions.values()
             for report in reports_of(ours.state)
-            if report.source == address and report.status != "over"
+            if report.source == address
+            and report.status != "over"
+            and (unprocessed if report.waits_for else active)
         ]
         try:
-            wanted = [parse_matchers(one) for one in filters or ()]
+            wanted = [alertmanager.read_filter(one) for one in filters or ()]
         except ValueError as error:
             raise Problem(400, f"filter: {error}") from error
         return [a for a in alerts if all(matches(one, a["labels"]) for one in wanted)]

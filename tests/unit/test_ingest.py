@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.disruptions import Disruption, Period
+from schemas.labels import format_matchers
 from services.detector.doors import FORMATS
 from services.detector.ingest import cap, pagerduty
-from services.detector.ingest.alertmanager import fingerprint
+from services.detector.ingest.alertmanager import fingerprint, read_filter
 from services.detector.ingest.reading import CannotRead, Reading, as_id, as_name
 from tests.doors import DOORS, NOW, PAGE, page, read, samples, source_for, try_all
 
@@ -64,6 +65,25 @@ def test_an_alerts_identity_is_prometheus_own() -> None:
     assert int(fingerprint({}), 16) == 14695981039346656037
     labels = {"name": "garland, briggs", "fear": "love is not enough"}
     assert int(fingerprint(labels), 16) == 5799056148416392346
+
+
+@pytest.mark.parametrize(
+    ("text", "read_as"),
+    [
+        ("line=coast", '{line="coast"}'),
+        ('line="coast"', '{line="coast"}'),
+        ('line=~a|b"c', '{line=~"a|b\\"c"}'),
+        ('{line!="coast",network="n"}', '{line!="coast",network="n"}'),
+    ],
+)
+def test_a_filter_of_amtool_needs_no_quotes(text: str, read_as: str) -> None:
+    assert format_matchers(read_filter(text)) == read_as
+
+
+@pytest.mark.parametrize("text", ["", "line", "line=", "=coast", "line=~("])
+def test_a_filter_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        read_filter(text)
 
 
 # GTFS-Realtime.

@@ -9,10 +9,12 @@ the source's settings say. The title is the annotation `summary`, else the alert
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta
 from typing import Any
 
 from schemas.base import Severity
+from schemas.labels import Matcher, parse_matchers
 from services.detector.ingest.reading import (
     CannotRead,
     Reading,
@@ -24,6 +26,7 @@ from services.detector.ingest.reading import (
 from services.detector.sources import Source
 from services.detector.state import Report
 
+_UNQUOTED = re.compile(r"\s*(?P<name>\w+)\s*(?P<operator>=~|!~|!=|=)\s*(?P<value>[^\s\"{][^,]*)")
 NEVER = 1970  # Go's zero time is of the year 1: it stands where there is no end.
 SEVERITIES: dict[str, Severity] = {
     "critical": "critical", "page": "critical", "fatal": "critical", "emergency": "critical",
@@ -105,6 +108,15 @@ def write_alert(report: Report) -> dict[str, Any]:
         "receivers": [{"name": "interlock"}],
         "status": {"state": state, "inhibitedBy": [], "silencedBy": []},
     }
+
+
+def read_filter(text: str) -> tuple[Matcher, ...]:
+    """Read a filter as amtool writes it: the value may stand without quotes. Raises ValueError."""
+    plain = _UNQUOTED.fullmatch(text)
+    if plain is not None:
+        value = plain["value"].replace("\\", "\\\\").replace('"', '\\"')
+        text = f'{plain["name"]}{plain["operator"]}"{value}"'
+    return parse_matchers(text)
 
 
 def status(*, started_at: datetime) -> dict[str, Any]:
