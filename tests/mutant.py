@@ -16,7 +16,10 @@ from schemas.holds import OpenHolds
 from schemas.posts import Post
 from services import cli
 from services.detector import fold as detector_fold
-from services.detector.state import Turn
+from services.detector import store as detector_store
+from services.detector import stream as detector_stream
+from services.detector.state import State, Turn
+from services.detector.store import Restored
 from services.publisher import stream as publisher_stream
 from services.publisher.channels import mastodon
 from services.publisher.delivery import Delivery
@@ -87,9 +90,28 @@ def unreadable_is_nothing() -> None:
     detector_fold._ON[Unreadable] = passed_over
 
 
+def forgetful() -> None:
+    """State off: a detector goes on where another was, and knows nothing of what was before."""
+    read = detector_store.read_snapshots
+
+    async def without_state(servers: str, partitions: set[int]) -> dict[int, Restored]:
+        found = await read(servers, partitions)
+        return {p: Restored(State(policy=r.state.policy), r.offset) for p, r in found.items()}
+
+    put(detector_stream, "read_snapshots", without_state)
+
+
 MUTANTS = {
     f.__name__: f
-    for f in (no_gate, no_fence, no_take_back, updates_wait, fresh_keys, unreadable_is_nothing)
+    for f in (
+        no_gate,
+        no_fence,
+        no_take_back,
+        updates_wait,
+        fresh_keys,
+        unreadable_is_nothing,
+        forgetful,
+    )
 }
 
 if __name__ == "__main__":
