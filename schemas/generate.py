@@ -1,4 +1,4 @@
-"""Writes what outsiders read: a JSON Schema for each record, and the AsyncAPI 3.0 document."""
+"""Writes what outsiders read: JSON Schemas of records and the policy, and the AsyncAPI 3.0 document."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from schemas.policies import Policy
 from schemas.topics import TOPICS, Topic
 
 FOLDER = Path(__file__).parent
@@ -22,6 +23,7 @@ def documents() -> dict[Path, str]:
                 "$id": f"urn:interlock:{record.TYPE}",
             }
             found[FOLDER / "json" / f"{record.TYPE}.json"] = _text(schema)
+    found[FOLDER / "json" / "policy.json"] = _text(_policy())
     found[FOLDER / "asyncapi.json"] = _text(_asyncapi())
     return found
 
@@ -45,6 +47,22 @@ def stale() -> list[Path]:
     there = set((FOLDER / "json").glob("*.json"))
     wrong = [p for p, text in wanted.items() if not p.exists() or p.read_text() != text]
     return [*wrong, *sorted(there - wanted.keys())]
+
+
+def _policy() -> dict[str, Any]:
+    """Return the schema of a policy's file: a language's words may stand in another one."""
+    schema = Policy.model_json_schema(mode="validation")
+    words = schema["properties"]["messages"]
+    for name in ("additionalProperties", "patternProperties"):
+        inner = words.get(name)
+        if name == "additionalProperties" and isinstance(inner, dict):
+            words[name] = {"anyOf": [inner, {"type": "string"}]}
+        elif isinstance(inner, dict):
+            words[name] = {k: {"anyOf": [v, {"type": "string"}]} for k, v in inner.items()}
+    return schema | {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": "urn:interlock:policy",
+    }
 
 
 def _asyncapi() -> dict[str, Any]:

@@ -9,7 +9,14 @@ from datetime import time
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
 
 from schemas.base import Id, Instant, Language, Severity, Text, Value
 from schemas.labels import LabelName, Labels, LabelValue, Matchers, Pattern
@@ -43,8 +50,12 @@ def _as_sentences(given: Any) -> Any:
 
 Zone = Annotated[str, AfterValidator(_is_zone)]
 Sentence = Annotated[tuple[Text, ...], Field(min_length=1, max_length=10)]
+_WAYS = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
 Sentences = Annotated[
-    tuple[Sentence, ...], BeforeValidator(_as_sentences), Field(min_length=1, max_length=30)
+    tuple[Sentence, ...],
+    BeforeValidator(_as_sentences),
+    Field(min_length=1, max_length=30),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": _WAYS}]}),
 ]
 """Sentences in order; of each the first way to say it whose every value is known, or none."""
 
@@ -187,7 +198,8 @@ class Words(Part):
 class Policy(Part):
     """Rules in order (the first match decides), and the words for each language.
 
-    `implied` says what a label tells of others: `{line: {coast: {region: west}}}`.
+    `implied` says what a label tells of others: `{line: {coast: {region: west}}}`. `facts` are for
+    the words: where to get one's money back, whom to call.
     """
 
     version: Literal[1] = 1
@@ -198,6 +210,7 @@ class Policy(Part):
     rules: tuple[Rule, ...] = Field(min_length=1, max_length=200)
     inhibitions: tuple[Inhibition, ...] = Field(default=(), max_length=50)
     stale: tuple[Stale, ...] = Field(default=(), max_length=50)
+    facts: dict[LabelName, Text] = Field(default={}, max_length=100)
     messages: dict[Language, Words] = {}
     unreadable_holds: Matchers = ()
 

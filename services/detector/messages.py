@@ -25,7 +25,7 @@ from schemas.policies import MOMENTS, Moment, Policy, Sentences, Words, WordsFor
 TEXT_CHARS = 10_000
 VALUES = (
     "title", "detail", "severity", "labels", "number", "now", "next_update", "expected_end",
-    "started", "link", "reports", "planned",
+    "started", "link", "reports", "planned", "facts",
 )  # fmt: skip
 
 
@@ -112,7 +112,8 @@ def check(policy: Policy, *, incident: Incident = EXAMPLE) -> dict[tuple[str | i
     wrong: dict[tuple[str | int, ...], str] = {}
     for language, words in policy.messages.items():
         values = _values(policy, incident, language, incident.opened_at)
-        values |= {"labels": _Anything(), "plural": _plural(language)}
+        # Which labels there will be is not known; words may be shared by policies with other facts.
+        values |= {"labels": _Anything(), "facts": _Anything(policy.facts)}
         for where, sentences in _all_sentences(words):
             for number, ways in enumerate(sentences):
                 for way in ways:
@@ -149,7 +150,7 @@ def _all_sentences(words: Words) -> list[tuple[tuple[str | int, ...], Sentences]
 
 def _everybody_can_say(sentences: Sentences, values: dict[str, Any]) -> bool:
     least = {k: v for k, v in values.items() if k in ("title", "severity", "number", "now")}
-    least |= {"labels": {}, "plural": values["plural"], "planned": False, "reports": 1}
+    least |= {"plural": values["plural"], "labels": {}, "facts": {}, "planned": False, "reports": 1}
     return bool(_render(sentences, least))
 
 
@@ -215,6 +216,7 @@ def _values(policy: Policy, incident: Incident, language: str, at: datetime) -> 
         "link": incident.link,
         "reports": incident.report_count,
         "planned": incident.planned,
+        "facts": policy.facts,
         "plural": _plural(language),
     }
     return {name: value for name, value in known.items() if value not in (None, "")}

@@ -110,3 +110,11 @@ def test_families_and_audiences_get_words_of_their_own() -> None:
     assert {(v.family, v.audience): v.text for v in over.variants} == {
         (None, "business"): "over, dear partner"
     }
+
+
+def test_the_policys_own_facts_are_for_its_words() -> None:
+    ways = ["It is over.", "Your money back: {{ facts.refund }}"]
+    words = {"en": WORDS | {"opened": ways}}
+    for facts, said in (({}, "It is over."), ({"refund": "f"}, "It is over. Your money back: f")):
+        policy = a_policy(messages=words, facts=facts)
+        assert messages.write(policy, "opened", an_incident(), at=AT).texts["en"] == said

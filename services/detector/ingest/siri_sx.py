@@ -54,12 +54,7 @@ def read(body: bytes, source: Source, now: datetime) -> Reading:
         raise CannotRead("/", f"a Siri element was expected, found {root.tag}")
     delivery = root.find(_path("ServiceDelivery/SituationExchangeDelivery"))
     if delivery is None:
-        if any(
-            root.find(_path(name)) is not None
-            for name in ("HeartbeatNotification", "SubscriptionResponse", "DataReadyNotification")
-        ):
-            return Reading(ignored=1)
-        raise CannotRead("/Siri/ServiceDelivery", "a SituationExchangeDelivery was expected")
+        return _notice(root)
     if (_text(delivery, "Status") or "true").lower() in ("false", "0"):
         why = _text(delivery, "ErrorCondition/Description") or "the producer says that it failed"
         raise CannotRead("/Siri/ServiceDelivery/SituationExchangeDelivery/Status", why)
@@ -79,6 +74,19 @@ def read(body: bytes, source: Source, now: datetime) -> Reading:
         except CannotRead as error:
             reading.refuse(error.where, error.why, named=_id(one))
     return reading
+
+
+def _notice(root: Any) -> Reading:
+    """Read what reports no situation: a heartbeat, or the answer to a request to subscribe."""
+    answer = root.find(_path("SubscriptionResponse"))
+    if answer is not None and (_text(answer, "ResponseStatus/Status") or "true").lower() != "true":
+        why = _text(answer, "ResponseStatus/ErrorCondition/Description")
+        raise CannotRead(
+            "/Siri/SubscriptionResponse", why or "the producer refuses to subscribe us"
+        )
+    if answer is not None or root.find(_path("HeartbeatNotification")) is not None:
+        return Reading(ignored=1)
+    raise CannotRead("/Siri/ServiceDelivery", "a SituationExchangeDelivery was expected")
 
 
 def _read_situation(reading: Reading, one: Any, source: Source, *, where: str) -> None:
