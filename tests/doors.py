@@ -20,8 +20,10 @@ from defusedxml.ElementTree import fromstring
 from google.protobuf.json_format import Parse
 from google.transit import gtfs_realtime_pb2 as gtfs
 
+from schemas.disruptions import Disruption
 from services.detector.doors import FORMATS
-from services.detector.ingest.reading import CannotRead, Reading
+from services.detector.ingest import cloudevents
+from services.detector.ingest.reading import CannotRead, Reading, Reported
 from services.detector.sources import Source
 
 SAMPLES = Path(__file__).parent / "samples"
@@ -52,6 +54,12 @@ def samples(kind: str) -> dict[str, bytes]:
 
 
 def read(kind: str, body: bytes, **values: Any) -> Reading:
+    if kind == "cloudevents":
+        found, refused = cloudevents.read_file(body)
+        if refused:
+            raise CannotRead(refused[0].where, refused[0].why)
+        events = [(one.record, one.event_id) for one in found]
+        return Reading([Reported(e, said) for e, said in events if isinstance(e, Disruption)])
     return FORMATS[kind](body, source_for(kind, **values), NOW)
 
 
@@ -157,6 +165,7 @@ def try_all(kind: str, note: Callable[[str, bytes], None] = lambda _, __: None) 
 
 
 DOORS = {
+    "cloudevents": "`POST /v1/events` (binary, structured, batched), `ops.disruptions` (binary, structured)",
     "alertmanager": "`POST /v1/events/SOURCE` (webhook v4), `POST /sources/SOURCE/api/v2/alerts` (Prometheus)",
     "gtfs-realtime": "`POST /v1/events/SOURCE`, polled",
     "cap": "`POST /v1/events/SOURCE`, polled (Atom and RSS indexes)",

@@ -122,20 +122,11 @@ def _reader(name: str, file: Path | None, kind: str, network: str) -> Any:
 
 
 def _read_cloud_events(body: bytes) -> tuple[list[Any], list[str]]:
-    import json
+    from services.detector.ingest.cloudevents import read_file
 
-    from services.detector.doors import BATCH_TYPE, read_cloud_events
-    from services.kit.web import Problem
-
-    kind = BATCH_TYPE if body.lstrip()[:1] == b"[" else "application/cloudevents+json"
-    lines = [line for line in body.splitlines() if line.strip()]
-    try:
-        if kind != BATCH_TYPE and len(lines) > 1 and all(line[:1] == b"{" for line in lines):
-            kind, body = BATCH_TYPE, json.dumps([json.loads(line) for line in lines]).encode()
-        found = read_cloud_events({"content-type": kind}, body)
-    except (Problem, ValueError) as error:
-        return [], [str(getattr(error, "detail", error))]
-    return [(one.record, one.event_id, one.source) for one in found], []
+    found, refused = read_file(body)
+    taken = [(one.record, one.event_id, one.source) for one in found]
+    return taken, [f"{one.where}: {one.why}" for one in refused]
 
 
 def _bodies(files: list[Path]) -> Iterator[tuple[str, bytes]]:

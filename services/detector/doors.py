@@ -16,34 +16,29 @@ from http import HTTPStatus
 from typing import Annotated, Any
 
 from aiokafka.structs import RecordMetadata
-from cloudevents.core.bindings.http import HTTPMessage, from_http
-from cloudevents.core.formats.json import JSONFormat
-from cloudevents.core.v1.event import CloudEvent
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from schemas.disruptions import SOURCE_DISRUPTIONS, Disruption, SourceRead
-from schemas.envelope import Envelope, Unreadable, from_cloud_event
 from schemas.labels import matches
 from services.detector.ingest import (
     alertmanager,
     cap,
+    cloudevents,
     gtfs_realtime,
     mapping,
     pagerduty,
     siri_sx,
     statuspage,
 )
-from services.detector.ingest.reading import CannotRead, Reader, Reading
+from services.detector.ingest.reading import CannotRead, Reader, Reading, Refused
 from services.detector.sources import Signature, Source, address_of
 from services.detector.state import reports_of
 from services.detector.stream import Stream
 from services.kit.web import Caller, Problem, authenticated, field_problem, require
 
-BATCH_EVENTS = 500
 READERS = ("viewer", "operations", "marketing", "approver", "emitter", "admin")
-BATCH_TYPE = "application/cloudevents-batch+json"
 
 
 FORMATS: dict[str, Reader] = {
@@ -87,7 +82,9 @@ def _add_events(router: APIRouter, stream: Stream) -> None:
     @router.post("/v1/events", status_code=202)
     async def take_events(request: Request, caller: Caller = require("emitter")) -> list[Receipt]:
         """Take CloudEvents 1.0: binary, structured or batched. A batch is taken whole or not."""
-        found = read_cloud_events(dict(request.headers), await request.body())
+        found, refused = cloudevents.read(dict(request.headers), await request.body())
+        if refused:
+            raise _refusal(refused)
         for number, event in enumerate(found):
             assert isinstance(event.record, Disruption)
             if not caller.may_name(event.record.network):
@@ -196,9 +193,7 @@ async def take_body(
     try:
         reading = FORMATS[source.format](body, source, stream.clock.now())
     except CannotRead as error:
-        raise Problem(
-            422, str(error), errors=[{"pointer": error.where, "detail": error.why}]
-        ) from error
+        raise _refusal([Refused(error.where, error.why)]) from error
     for one in reading.reported:
         if not caller.may_name(one.event.network):
             raise field_problem(
@@ -206,13 +201,15 @@ async def take_body(
             )
     taken = await write_reading(stream, name, source, reading)
     if reading.refused:
-        said = "; ".join(f"{one.where}: {one.why}" for one in reading.refused)
-        raise Problem(
-            422,
-            f"{taken.taken} of {taken.taken + len(reading.refused)} were taken. {said}",
-            errors=[{"pointer": one.where, "detail": one.why} for one in reading.refused],
-        )
+        every = taken.taken + len(reading.refused)
+        raise _refusal(reading.refused, before=f"{taken.taken} of {every} were taken. ")
     return taken
+
+
+def _refusal(refused: list[Refused], *, before: str = "") -> Problem:
+    said = "; ".join(f"{one.where}: {one.why}".removeprefix(": ") for one in refused)
+    errors = [{"pointer": one.where, "detail": one.why} for one in refused]
+    return Problem(422, f"{before}{said}", errors=errors)
 
 
 async def write_reading(stream: Stream, name: str, source: Source, reading: Reading) -> Taken:
@@ -333,43 +330,3 @@ def receipt_of(receipt_id: str, done: RecordMetadata) -> Receipt:
 def recorded_at(done: RecordMetadata) -> datetime:
     assert done.timestamp is not None, "ops.disruptions has broker time"
     return datetime.fromtimestamp(done.timestamp / 1000, UTC)
-
-
-def read_cloud_events(headers: dict[str, str], body: bytes) -> list[Envelope]:
-    """Read CloudEvents 1.0 as HTTP carries them: binary, structured or batched."""
-    if headers.get("content-type", "").startswith(BATCH_TYPE):
-        bodies = _batch(body)
-        headers = {"content-type": "application/cloudevents+json"}
-    else:
-        bodies = [body]
-    found: list[Envelope] = []
-    errors: list[dict[str, str]] = []
-    for number, one in enumerate(bodies):
-        event = _read_event(headers, one)
-        if isinstance(event, Unreadable):
-            pointer = f"/{number}" if len(bodies) > 1 else ""
-            errors.append({"pointer": pointer, "detail": event.error})
-        else:
-            found.append(event)
-    if errors:
-        said = "; ".join(f"{e['pointer']} {e['detail']}".strip() for e in errors)
-        raise Problem(422, said, errors=errors)
-    return found
-
-
-def _batch(body: bytes) -> list[bytes]:
-    try:
-        events = json.loads(body)
-    except ValueError as error:
-        raise Problem(422, f"the batch is not JSON: {error}") from error
-    if not isinstance(events, list) or not 1 <= len(events) <= BATCH_EVENTS:
-        raise Problem(422, f"a batch is a JSON array of 1 to {BATCH_EVENTS} events")
-    return [json.dumps(event).encode() for event in events]
-
-
-def _read_event(headers: dict[str, str], body: bytes) -> Envelope | Unreadable:
-    try:
-        event = from_http(HTTPMessage(headers=headers, body=body), JSONFormat(), CloudEvent)
-    except Exception as error:  # The SDK raises its own, json's and plain TypeErrors.
-        return Unreadable(error=f"not a CloudEvent 1.0: {error}")
-    return from_cloud_event(event, allowed=(Disruption,))

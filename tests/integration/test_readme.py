@@ -41,15 +41,21 @@ def test_the_curl_commands_do_what_they_say(system: System, repository: Path) ->
     assert done.returncode == 0, done.stderr
     assert '"open_holds"' in done.stdout
     with system.client("detector", "operations") as client:
-        held = {'{line="harbour"}', '{network="northlink",line="coast"}'}
+        reported = {f'{{network="northlink",line="{line}"}}' for line in ("coast", "valley")}
+        held = {'{line="harbour"}', *reported}
         found = wait_for(
             "the holds",
-            lambda: [h for h in client.get("/v1/holds").json() if h["matchers"] in held],
+            lambda: _of(client.get("/v1/holds").json(), held),
         )
         for hold in found:
             client.post(
                 f"/v1/holds/{hold['hold_id']}/release", json={"reason": "test"}
             ).raise_for_status()
+
+
+def _of(holds: list[dict[str, str]], wanted: set[str]) -> list[dict[str, str]]:
+    found = [hold for hold in holds if hold["matchers"] in wanted]
+    return found if {hold["matchers"] for hold in found} == wanted else []
 
 
 @pytest.mark.parametrize(
