@@ -79,11 +79,15 @@ class Disruption(Record):
 
 
 class SourceRead(Record):
-    """A source's whole data set was read: what it reported before and is not named here is over."""
+    """A source's whole data set was read: what it reported before and is not named here is over.
+
+    `is_only_expected`: nothing was read yet, but somebody has begun to try.
+    """
 
     TYPE: ClassVar[str] = "interlock.source-read.v1"
     network: Network
     source: Id
+    is_only_expected: bool = False
     disruption_ids: tuple[Id, ...] = Field(default=(), max_length=SOURCE_DISRUPTIONS)
 
 

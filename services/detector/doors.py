@@ -229,6 +229,13 @@ async def write_reading(stream: Stream, name: str, source: Source, reading: Read
     return Taken(taken=len(reading.reported), ignored=reading.ignored)
 
 
+async def expect(stream: Stream, name: str, source: Source) -> None:
+    """Write into the log that a source will be read from now on: its silence counts from here."""
+    address = address_of(source, name)
+    begun = SourceRead(network=source.network, source=address, is_only_expected=True)
+    await stream.write(begun, event_id=uuid.uuid4().hex, source=address)
+
+
 def records_of(
     reading: Reading, name: str, source: Source
 ) -> list[tuple[Disruption | SourceRead, str, str]]:

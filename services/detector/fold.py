@@ -158,6 +158,7 @@ def _on_split_incident(turn: Turn, command: SplitIncident) -> None:
 
 def _on_policy_applied(turn: Turn, command: PolicyApplied) -> None:
     turn.change(policy=command.policy)
+    precautions.on_policy(turn)
 
 
 def _on_deadline(turn: Turn, deadline: Deadline) -> None:

@@ -20,7 +20,7 @@ import httpx
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from services.detector.doors import FORMATS, write_reading
+from services.detector.doors import FORMATS, expect, write_reading
 from services.detector.ingest import cap
 from services.detector.ingest.reading import CannotRead, Reading, Reported
 from services.detector.sources import Poll, Source
@@ -42,6 +42,7 @@ class _Polled:
     validators: dict[str, dict[str, str]] = field(default_factory=dict)
     bodies: dict[str, bytes] = field(default_factory=dict)
     written: dict[str, str] = field(default_factory=dict)
+    is_expected: bool = False
     failures: int = 0
     why: str = ""
 
@@ -95,6 +96,9 @@ class Pollers:
                 self._polled[name] = _Polled()  # Another detector has it, and writes of it.
                 await asyncio.sleep(IDLE_S)
                 continue
+            if not self._polled[name].is_expected:
+                await expect(self._stream, name, source)
+                self._polled[name].is_expected = True
             await self.read_once(name, source)
             await asyncio.sleep(self._pause_s(self._polled[name], poll))
 

@@ -59,13 +59,27 @@ def on_unreadable(turn: Turn, body: Unreadable) -> None:
 
 
 def on_source_read(turn: Turn, read: SourceRead) -> None:
+    """Note that a source was read, or that it is expected to be; a stale one holds no more."""
     key = source_key(read.network, read.source)
     before = turn.state.sources.get(key)
+    if read.is_only_expected and before is not None:
+        return
     if before is not None and before.hold_id in turn.state.other_holds:
         release(turn, before.hold_id, reason="the source is read again", author="detector")
-    rule = stale_rule(turn.state.policy, read.source)
-    stale_at = turn.entry.at + timedelta(seconds=rule.after_s) if rule else None
-    source = Source(read_at=turn.entry.at, stale_at=stale_at)
+    _keep(turn, key, Source(read_at=turn.entry.at))
+
+
+def on_policy(turn: Turn) -> None:
+    """Judge the silence of each source anew; one that holds goes on until it is read."""
+    for key, source in turn.state.sources.items():
+        if not source.hold_id:
+            _keep(turn, key, source)
+
+
+def _keep(turn: Turn, key: str, source: Source) -> None:
+    rule = stale_rule(turn.state.policy, key.partition("\n")[2])
+    stale_at = source.read_at + timedelta(seconds=rule.after_s) if rule else None
+    source = replace(source, stale_at=stale_at)
     turn.change(sources=turn.state.sources.insert(key, source))
 
 

@@ -81,13 +81,7 @@ def on_disruption(turn: Turn, event: Disruption) -> None:
         _end(turn, replace(known, event=event, seen=seen), story)
         return
     if known is None or known.status == "over":
-        replaced = [report_key(event.network, entry.source, one) for one in event.replaces]
-        of = [found for one in replaced if (found := _find(turn.state, one)[1]) is not None]
-        _settle(turn, _new_report(turn, event, known), story or next(iter(of), None))
-        for one in replaced:
-            old, old_story = _find(turn.state, one)
-            if old is not None and one != key:
-                _end(turn, old, old_story)
+        _take_new(turn, event, known, story)
         return
     seen = (*known.seen, entry.event_id)[-SEEN_EVENTS:]
     now, due_at = standing(event, entry.at)
@@ -97,15 +91,31 @@ def on_disruption(turn: Turn, event: Disruption) -> None:
         _settle(turn, replace(known, event=event, seen=seen, status="open"), story)
 
 
-def _new_report(turn: Turn, event: Disruption, known: Report | None) -> Report:
+def _take_new(turn: Turn, event: Disruption, known: Report | None, story: Story | None) -> None:
+    """Take a report that stands anew; it goes on where those were that it replaces."""
     entry = turn.entry
-    seen = (*(known.seen if known else ()), entry.event_id)[-SEEN_EVENTS:]
     key = report_key(event.network, entry.source, event.disruption_id)
-    return Report(key=key, event=event, source=entry.source, first_at=entry.at, seen=seen)
+    keys = [report_key(event.network, entry.source, one) for one in event.replaces]
+    replaced = [(one, *_find(turn.state, one)) for one in keys if one != key]
+    standing_at = [old.first_at for _, old, _ in replaced if old is not None and old.is_open]
+    report = Report(
+        key=key,
+        event=event,
+        source=entry.source,
+        first_at=min([entry.at, *standing_at]),
+        seen=(*(known.seen if known else ()), entry.event_id)[-SEEN_EVENTS:],
+    )
+    _settle(turn, report, story or next((of for _, _, of in replaced if of is not None), None))
+    for one, _, _ in replaced:
+        old, of = _find(turn.state, one)
+        if old is not None:
+            _end(turn, old, of)
 
 
 def on_source_read(turn: Turn, read: SourceRead) -> None:
     """Take a source's whole data set: what it does not name any more is over."""
+    if read.is_only_expected:
+        return
     prefix = f"{source_key(read.network, read.source)}\n"
     named = {f"{prefix}{one}" for one in read.disruption_ids}
     known = [key for key in turn.state.waiting if key.startswith(prefix)]
@@ -123,19 +133,24 @@ def on_report_due(turn: Turn, deadline: Deadline) -> None:
         return
     now, _ = standing(report.event, turn.entry.at)
     if report.waits_for == "count" and now == "stands":
-        _forget_counted(turn, report.key)  # It was one of too few, and their time is over.
+        _stop_waiting(turn, report.key)  # It was one of too few, and their time is over.
         return
     if report.status == "over":
         report = replace(report, status="open")  # Its next period begins.
-    _settle(turn, replace(report, waits_for=""), story)
+    _settle(turn, report, story)
 
 
-def _forget_counted(turn: Turn, key: str) -> None:
-    counts = turn.state.counts
-    for name, found in turn.state.counts.items():
-        left = tuple(one for one in found if one[1] != key)
-        counts = counts.insert(name, left) if left else counts.remove(name)
-    turn.change(counts=counts, waiting=turn.state.waiting.remove(key))
+def _stop_waiting(turn: Turn, key: str) -> None:
+    waited = turn.state.waiting.get(key)
+    if waited is None:
+        return
+    turn.change(waiting=turn.state.waiting.remove(key))
+    if waited.waits_for == "count":
+        counts = turn.state.counts
+        for name, found in turn.state.counts.items():
+            left = tuple(one for one in found if one[1] != key)
+            counts = counts.insert(name, left) if left else counts.remove(name)
+        turn.change(counts=counts)
 
 
 def _settle(turn: Turn, report: Report, story: Story | None) -> None:
@@ -168,8 +183,8 @@ def _begin(turn: Turn, report: Report, judged: Judged) -> None:
         _wait(turn, report, waits_for="lasting", until=lasted_at)
         return
     if rule.count is None or judged.group in turn.state.group_of or not may_wait:
-        turn.change(waiting=stories.without(turn.state.waiting, [report.key]))
-        stories.join(turn, report, judged)
+        _stop_waiting(turn, report.key)
+        stories.join(turn, replace(report, waits_for=""), judged)
         return
     name = f"{rule.name}\n{judged.group}"
     within = timedelta(seconds=rule.count.within_s)
@@ -198,9 +213,7 @@ def _wait(
 
 
 def _end(turn: Turn, report: Report, story: Story | None) -> None:
-    if report.waits_for == "count":
-        _forget_counted(turn, report.key)
-    turn.change(waiting=stories.without(turn.state.waiting, [report.key]))
+    _stop_waiting(turn, report.key)
     if story is not None and report.key in story.reports:
         stories.take(turn, story, replace(report, status="over", due_at=None))
 

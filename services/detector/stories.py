@@ -15,17 +15,16 @@ from typing import Any
 from rpds import HashTrieMap
 
 from schemas.base import SEVERITIES
+from schemas.disruptions import Disruption
 from schemas.incidents import REPORTS_SHOWN, Incident
+from schemas.policies import Rule
 from services.detector.holding import asked_by, release, rescope, with_holds
 from services.detector.life import move
 from services.detector.policy import Judged, judge, labels_of
 from services.detector.speech import say
 from services.detector.state import Report, Story, Turn
 
-REPORTS = 500  # Of one incident: beyond, none is kept, and only a person says that it is over.
-HOLDS = 50  # Of one incident: one that asks for more holds its whole network.
-REASON_CHARS = 300
-SCOPE_CHANGED = "the incident's scope changed"
+REPORTS = 500  # Of one incident: of more that are open, only a person says that all are over.
 
 
 def join(turn: Turn, report: Report, judged: Judged, *, author: str = "detector") -> None:
@@ -33,8 +32,20 @@ def join(turn: Turn, report: Report, judged: Judged, *, author: str = "detector"
     known = turn.state.group_of.get(judged.group, "") if judged.group else ""
     story = turn.state.stories.get(known)
     if story is None:
-        story = _new_story(turn, report, judged, author=author)
-    take(turn, story, report)
+        begin(turn, report, judged, author=author)
+    else:
+        take(turn, story, report)
+
+
+def begin(turn: Turn, report: Report, judged: Judged, *, author: str = "detector") -> str:
+    """Open an incident with its first report; returns its id."""
+    story = _new_story(turn, report, judged, author=author)
+    incident_id = story.incident.incident_id
+    turn.change(story_of=turn.state.story_of.insert(report.key, incident_id))
+    if judged.group:
+        turn.change(group_of=turn.state.group_of.insert(judged.group, incident_id))
+    turn.keep(say(turn, rescope(turn, story)))
+    return incident_id
 
 
 def take(turn: Turn, story: Story, report: Report) -> None:
@@ -59,7 +70,8 @@ def resolve(turn: Turn, story: Story, *, reason: str, author: str = "detector") 
     for key, report in story.reports.items():
         if report.is_open:
             reports = reports.insert(key, replace(report, status="overruled"))
-    story = _counted(replace(story, reports=reports, open_count=0, asked=HashTrieMap()))
+    story = replace(story, reports=reports, open_count=0, is_full=False, asked=HashTrieMap())
+    story = _counted(story)
     turn.keep(_resolved(turn, story, reason=reason, author=author))
 
 
@@ -120,14 +132,17 @@ def merge(turn: Turn, story: Story, into: Story) -> None:
 def split(turn: Turn, story: Story, keys: frozenset[str], *, author: str) -> None:
     """Make some reports of an incident an incident of their own, with holds of its own."""
     moved = _in_order(r for key, r in story.reports.items() if key in keys)
+    moved.sort(key=lambda report: not report.is_open)  # It begins with one that stands.
+    if not moved or not moved[0].is_open:
+        return  # Nothing of them stands: there is no incident to make.
     policy, at = turn.state.policy, turn.entry.at
-    apart: Story | None = None
+    apart = ""
     for report in moved:
-        judged = judge(policy, report.event, source=report.source, at=at)
-        if apart is None:
-            apart = _new_story(turn, report, Judged(judged.rule, judged.scopes, ""), author=author)
-        take(turn, apart, report)
-        apart = turn.state.stories[apart.incident.incident_id]
+        if apart:
+            take(turn, turn.state.stories[apart], report)
+        else:
+            judged = judge(policy, report.event, source=report.source, at=at)
+            apart = begin(turn, report, Judged(judged.rule, judged.scopes, ""), author=author)
     before = story
     asked = story.asked
     for report in moved:
@@ -148,28 +163,53 @@ def split(turn: Turn, story: Story, keys: frozenset[str], *, author: str) -> Non
 
 def _new_story(turn: Turn, report: Report, judged: Judged, *, author: str) -> Story:
     event, at = report.event, turn.entry.at
-    incident = Incident(
-        incident_id=turn.new_id("inc"),
-        network=event.network,
-        status=event.phase or "investigating",
-        severity=event.severity,
-        title=event.title,
-        labels=labels_of(turn.state.policy, event),
-        opened_at=at,
-        changed_at=at,
-        author=author,
+    incident = Incident.model_validate(
+        {
+            "incident_id": turn.new_id("inc"),
+            "network": event.network,
+            "status": event.phase or "investigating",
+            "labels": labels_of(turn.state.policy, event),
+            "opened_at": at,
+            "changed_at": at,
+            "author": author,
+            "report_count": 1,
+            "report_keys": (report.key,),
+            "link": event.link,
+        }
+        | _words_of(event, judged.rule)
     )
-    if judged.group:
-        group_of = turn.state.group_of.insert(judged.group, incident.incident_id)
-        turn.change(group_of=group_of)
-    return Story(incident=incident, rule=judged.rule, group=judged.group)
+    return Story(
+        incident=incident,
+        rule=judged.rule,
+        group=judged.group,
+        reports=HashTrieMap({report.key: report}),
+        primary=report.key,
+        open_count=1,
+        asked=asked_by(HashTrieMap(), None, report),
+    )
+
+
+def _words_of(event: Disruption, rule: Rule) -> dict[str, Any]:
+    """Return what an incident says because of its worst report."""
+    return {
+        "severity": event.severity,
+        "title": event.title,
+        "titles": event.titles,
+        "detail": event.detail,
+        "details": event.details,
+        "expected_end_at": event.expected_end_at,
+        "planned": event.planned,
+        "rule": rule.name,
+    }
 
 
 def _with_report(turn: Turn, story: Story, report: Report) -> Story:
     old = story.reports.get(report.key)
     if old is None and len(story.reports) >= REPORTS:
+        story = _with_room(turn, story)
         primary = story.reports.get(story.primary)
-        if primary is not None and _rank(report) <= _rank(primary):
+        is_full = len(story.reports) >= REPORTS and primary is not None
+        if is_full and primary is not None and _rank(report) <= _rank(primary):
             return replace(story, is_full=True)
     if old is None:
         incident = story.incident
@@ -182,6 +222,16 @@ def _with_report(turn: Turn, story: Story, report: Report) -> Story:
         open_count=story.open_count + report.is_open - (old is not None and old.is_open),
         asked=asked_by(story.asked, old, report),
     )
+
+
+def _with_room(turn: Turn, story: Story) -> Story:
+    """Forget a report that does not stand any more, the oldest one, if there is one."""
+    over = [r for r in story.reports.values() if not r.is_open and r.due_at is None]
+    if not over:
+        return story
+    oldest = _in_order(over)[0].key
+    turn.change(story_of=without(turn.state.story_of, [oldest]))
+    return replace(story, reports=story.reports.remove(oldest))
 
 
 def _follow(turn: Turn, story: Story, report: Report | None) -> Story:
@@ -201,17 +251,7 @@ def _follow(turn: Turn, story: Story, report: Report | None) -> Story:
     event, policy = worst.event, turn.state.policy
     rule = judge(policy, event, source=worst.source, at=turn.entry.at).rule
     incident = story.incident.model_copy(
-        update={
-            "severity": event.severity,
-            "title": event.title,
-            "titles": event.titles,
-            "detail": event.detail,
-            "details": event.details,
-            "expected_end_at": event.expected_end_at,
-            "link": event.link or story.incident.link,
-            "planned": event.planned,
-            "rule": rule.name,
-        }
+        update=_words_of(event, rule) | {"link": event.link or story.incident.link}
     )
     incident = move(incident, _phase(story, worst), at=turn.entry.at)
     story = replace(story, incident=incident, rule=rule, primary=worst.key)

@@ -96,6 +96,32 @@ def test_more_reports_than_are_kept_hold_and_only_a_person_ends_them() -> None:
     assert log.holds == []
 
 
+def test_a_new_report_of_an_incident_that_had_many_and_is_over_holds() -> None:
+    """An incident had as many reports as are kept, was over, and had no room for one that stood."""
+    log = Log(rules=(line_rule(),))
+    for number in range(REPORTS):
+        log.put(train(number))
+    for number in range(REPORTS):
+        log.put(train(number, "resolved"))
+    assert log.holds == []
+    log.put(train(REPORTS))
+    assert log.holds == [COAST]
+    assert (len(one(log).reports), one(log).is_full) == (REPORTS, False)
+    log.put(train(REPORTS, "resolved"))
+    assert log.holds == []
+
+
+def test_a_new_report_after_a_person_ended_an_incident_that_was_full_holds() -> None:
+    log = Log(rules=(line_rule(),))
+    for number in range(REPORTS + 1):
+        log.put(train(number))
+    log.put(ResolveIncident(incident_id=log.incidents[0].incident_id, reason="x", author="maya"))
+    log.put(train(REPORTS + 1))
+    assert log.holds == [COAST]
+    log.put(train(REPORTS + 1, "resolved"))
+    assert log.holds == []
+
+
 def test_a_report_that_is_worse_than_all_is_kept_in_any_case() -> None:
     log = Log(rules=(line_rule(),))
     for number in range(REPORTS):
@@ -277,3 +303,22 @@ def test_no_split_leaves_an_incident_without_reports() -> None:
         incident_id=incident.incident_id, report_keys=incident.report_keys, author="maya"
     )
     assert log.put(every) == []
+
+
+def test_reports_that_are_over_make_no_incident_of_their_own() -> None:
+    log = Log(rules=(a_rule(group_by=("network",)),))
+    log.put(train(1))
+    log.put(train(2))
+    log.put(train(2, "resolved"))
+    (incident,) = log.incidents
+    key = next(key for key in incident.report_keys if key.endswith("train-2"))
+    over = SplitIncident(incident_id=incident.incident_id, report_keys=(key,), author="maya")
+    assert log.put(over) == []
+    log.put(train(3))
+    both = SplitIncident(
+        incident_id=incident.incident_id,
+        report_keys=(key, *(k for k in log.incidents[0].report_keys if k.endswith("train-3"))),
+        author="maya",
+    )
+    log.put(both)
+    assert [i.report_count for i in log.incidents] == [1, 1]

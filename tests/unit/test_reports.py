@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from schemas.disruptions import ResolveIncident, SourceRead
+from schemas.disruptions import PolicyApplied, ResolveIncident, SourceRead
 from schemas.holds import HoldOpened, HoldReleased
 from schemas.incidents import Incident, StatusUpdate
 from services.detector import reports
-from tests.builders import AT, a_disruption, a_rule
+from tests.builders import AT, a_disruption, a_policy, a_rule
 from tests.played import Log, of
 
 COAST = '{network="northlink",line="coast"}'
@@ -171,6 +171,51 @@ def test_a_source_that_is_not_read_any_more_holds_until_it_is() -> None:
     assert "was not read since 2026-10-17 18:06 UTC" in of(HoldOpened, log.said)[0].reason
     log.put(read, minute=20)
     assert log.precautions == []
+
+
+def test_a_source_that_was_never_read_holds_when_it_is_expected() -> None:
+    stale = [{"source": "/gtfs/.*", "after_s": 300, "hold": "{}"}]
+    log = Log(stale=stale)
+    log.put(train(1), source="/gtfs/metro")
+    expected = SourceRead(network="northlink", source="/gtfs/metro", is_only_expected=True)
+    log.put(expected)
+    assert log.holds == [COAST], "nothing is over because of it"
+    log.put(expected, minute=4)
+    log.pass_time(5)
+    assert log.precautions == ["{}"]
+    log.put(expected, minute=6)
+    assert log.precautions == ["{}"], "to try is not to read"
+
+
+def test_a_policy_judges_the_silence_of_sources_that_were_read_before_it() -> None:
+    log = Log()
+    log.put(SourceRead(network="northlink", source="/gtfs/metro"))
+    stale = [{"source": "/gtfs/.*", "after_s": 300, "hold": "{}"}]
+    log.put(PolicyApplied(policy=a_policy(stale=stale), author="ada"), minute=4)
+    log.pass_time(5)
+    assert log.precautions == ["{}"]
+
+
+def test_a_report_that_got_worse_while_it_was_counted_counts_no_more() -> None:
+    worst = a_rule("worst", match='{severity="critical"}')
+    log = Log(rules=(worst, COUNT))
+    log.put(train(1))
+    log.put(train(1, severity="critical"))
+    log.put(train(2))
+    assert len(log.incidents) == 1
+    log.put(train(3))
+    assert len(log.incidents) == 1, "two of three"
+    log.put(train(4))
+    assert [i.report_count for i in log.incidents] == [1, 3]
+
+
+def test_a_report_waits_as_long_as_the_one_it_replaces_has_waited() -> None:
+    log = Log(rules=(a_rule(for_s=120),))
+    log.put(train(1))
+    log.put(train(2, replaces=["train-1"]), minute=1)
+    log.pass_time(2)
+    assert [i.report_count for i in log.incidents] == [1]
+    assert len(log.state.waiting) == 0
 
 
 def test_a_person_who_says_that_it_is_over_is_believed_until_there_is_news() -> None:
