@@ -178,12 +178,12 @@ def _begin(turn: Turn, report: Report, judged: Judged) -> None:
     """Make a report part of an incident, unless it has to wait for more."""
     at, rule = turn.entry.at, judged.rule
     lasted_at = report.first_at + timedelta(seconds=rule.for_s)
+    _stop_waiting(turn, report.key)  # What it waited for may be something else by now.
     may_wait = len(turn.state.waiting) < WAITING
     if at < lasted_at and may_wait:
         _wait(turn, report, waits_for="lasting", until=lasted_at)
         return
     if rule.count is None or judged.group in turn.state.group_of or not may_wait:
-        _stop_waiting(turn, report.key)
         stories.join(turn, replace(report, waits_for=""), judged)
         return
     name = f"{rule.name}\n{judged.group}"

@@ -106,7 +106,7 @@ class Story:
     open_count: int = 0
     asked: Map[str, int] = field(default_factory=HashTrieMap)
     is_full: bool = False
-    group: str = ""
+    groups: tuple[str, ...] = ()
     holds: tuple[Held, ...] = ()
     close_at: datetime | None = None
     said: Moment | None = None

@@ -98,9 +98,7 @@ def forget(turn: Turn, story: Story, **changed: Any) -> None:
             story_of = story_of.remove(key)
             if report.due_at is not None and not report.is_open:
                 waiting = waiting.insert(key, report)  # A period of it is still ahead.
-    group_of = state.group_of
-    if story.group and group_of.get(story.group) == incident_id:
-        group_of = group_of.remove(story.group)
+    group_of = without(state.group_of, story.groups)
     turn.change(
         stories=state.stories.remove(incident_id),
         story_of=story_of,
@@ -112,20 +110,23 @@ def forget(turn: Turn, story: Story, **changed: Any) -> None:
 def merge(turn: Turn, story: Story, into: Story) -> None:
     """Move the reports and the holds of one incident to another, and close it."""
     before = into
+    holds = {held.scope: held for held in into.holds}
     for held in story.holds:
-        if any(held.scope == other.scope for other in into.holds):
+        there = holds.get(held.scope)
+        if there is None or (held.is_open and not there.is_open):
+            holds[held.scope] = held  # What one of them still holds, stays held.
+        elif held.is_open:
             release(turn, [held], reason="merged with another incident")
-        else:
-            into = replace(into, holds=(*into.holds, held))
-    into = replace(into, is_full=into.is_full or story.is_full)
+    into = replace(into, holds=tuple(holds.values()), is_full=into.is_full or story.is_full)
     forget(turn, story, merged_into=into.incident.incident_id)
     turn.change(waiting=without(turn.state.waiting, story.reports.keys()))
     for report in _in_order(story.reports.values()):
         into = _with_report(turn, into, report)
         into = _follow(turn, into, report)
-    if story.group:
-        incident_id = into.incident.incident_id
-        turn.change(group_of=turn.state.group_of.insert(story.group, incident_id))
+    into = replace(into, groups=(*into.groups, *story.groups))
+    for group in story.groups:
+        group_of = turn.state.group_of.insert(group, into.incident.incident_id)
+        turn.change(group_of=group_of)
     turn.keep(with_holds(turn, _live(turn, into, before), into.holds))
 
 
@@ -181,7 +182,7 @@ def _new_story(turn: Turn, report: Report, judged: Judged, *, author: str) -> St
     return Story(
         incident=incident,
         rule=judged.rule,
-        group=judged.group,
+        groups=(judged.group,) if judged.group else (),
         reports=HashTrieMap({report.key: report}),
         primary=report.key,
         open_count=1,
