@@ -155,6 +155,7 @@ def _stop_waiting(turn: Turn, key: str) -> None:
 
 def _settle(turn: Turn, report: Report, story: Story | None) -> None:
     """Put a report where it now belongs: it waits, is part of an incident, or is over."""
+    _stop_waiting(turn, report.key)  # What it waited for may be something else by now.
     now, due_at = standing(report.event, turn.entry.at)
     if now == "over":
         _end(turn, report, story)
@@ -178,7 +179,6 @@ def _begin(turn: Turn, report: Report, judged: Judged) -> None:
     """Make a report part of an incident, unless it has to wait for more."""
     at, rule = turn.entry.at, judged.rule
     lasted_at = report.first_at + timedelta(seconds=rule.for_s)
-    _stop_waiting(turn, report.key)  # What it waited for may be something else by now.
     may_wait = len(turn.state.waiting) < WAITING
     if at < lasted_at and may_wait:
         _wait(turn, report, waits_for="lasting", until=lasted_at)

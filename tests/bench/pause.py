@@ -34,7 +34,7 @@ from schemas.topics import DISRUPTIONS
 from tests.bench.bare import FIRST, SECOND
 
 ROUNDS, PER_ROUND, WARM = 10, 100, 100
-UPDATES = 20
+UPDATES = 200
 PATIENCE_S = 30.0
 SEED = 20261017
 WORDS = {

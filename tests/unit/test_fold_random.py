@@ -78,8 +78,8 @@ reads = st.tuples(st.just("read"), st.frozensets(st.integers(0, TRAINS - 1)).map
 people = st.tuples(
     st.sampled_from(["release", "resolve", "merge", "split", "declare"]), st.integers(0, 9)
 )
-evenings = st.lists(st.one_of(st.tuples(events, sources), passing, reads), max_size=25)
-peopled = st.lists(st.one_of(st.tuples(events, sources), passing, reads, people), max_size=25)
+evenings = st.lists(st.one_of(st.tuples(events, sources), passing, reads), min_size=10, max_size=40)
+peopled = st.lists(st.one_of(st.tuples(events, sources), passing, reads, people), min_size=10, max_size=40)
 
 
 class Evening:
