@@ -79,7 +79,9 @@ people = st.tuples(
     st.sampled_from(["release", "resolve", "merge", "split", "declare"]), st.integers(0, 9)
 )
 evenings = st.lists(st.one_of(st.tuples(events, sources), passing, reads), min_size=10, max_size=40)
-peopled = st.lists(st.one_of(st.tuples(events, sources), passing, reads, people), min_size=10, max_size=40)
+peopled = st.lists(
+    st.one_of(st.tuples(events, sources), passing, reads, people), min_size=10, max_size=40
+)
 
 
 class Evening:
