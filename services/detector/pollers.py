@@ -4,7 +4,8 @@
   that has nothing new says so in a few bytes, and has been read all the same.
 - A source that does not answer is asked less and less often, up to ten minutes, and says so in
   `/readyz`, in the metrics and in the log. The policy says what its silence means.
-- What has not changed since this process wrote it is not written again; that it was named is.
+- What has not changed is written again every few minutes only; that it was named is, each time. So
+  whatever was taken for over by mistake, by a reader that was paused and woke up, stands again soon.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ BODY_BYTES = 16 * 1_048_576
 TIMEOUT_S = 20.0
 IDLE_S = 1.0  # How soon a partition that we got has its sources read.
 LONGEST_BACK_OFF_S = 600.0
+AGAIN_S = 300.0
+DOUBLINGS = 20
 TELL_AFTER = 2  # Failures in a row: one is the weather.
 log = structlog.get_logger()
 
@@ -41,7 +44,7 @@ class _Polled:
 
     validators: dict[str, dict[str, str]] = field(default_factory=dict)
     bodies: dict[str, bytes] = field(default_factory=dict)
-    written: dict[str, str] = field(default_factory=dict)
+    written: dict[str, tuple[str, float]] = field(default_factory=dict)  # By id: what, and when.
     is_expected: bool = False
     failures: int = 0
     why: str = ""
@@ -103,9 +106,8 @@ class Pollers:
             await asyncio.sleep(self._pause_s(self._polled[name], poll))
 
     def _pause_s(self, polled: _Polled, poll: Poll) -> float:
-        slower: float = min(
-            poll.every_s * 2**polled.failures, max(LONGEST_BACK_OFF_S, poll.every_s)
-        )
+        doubled = min(polled.failures, DOUBLINGS)
+        slower: float = min(poll.every_s * 2**doubled, max(LONGEST_BACK_OFF_S, poll.every_s))
         return slower * random.uniform(0.9, 1.1)  # noqa: S311  # So that sources are not asked together.
 
     async def read_once(self, name: str, source: Source) -> None:
@@ -113,8 +115,14 @@ class Pollers:
         polled = self._polled[name]
         try:
             reading = await self._read(source, polled)
-            fresh = [one for one in reading.reported if polled.written.get(_id(one)) != _text(one)]
-            everything, reading.reported = reading.reported, fresh
+            now_s = self._stream.clock.monotonic_s()
+            written = {_id(one): (_text(one), now_s) for one in reading.reported}
+            known = {
+                key: before
+                for key, before in polled.written.items()
+                if now_s - before[1] < AGAIN_S and written.get(key, ("",))[0] == before[0]
+            }
+            reading.reported = [one for one in reading.reported if _id(one) not in known]
             await write_reading(self._stream, name, source, reading)
         except (httpx.HTTPError, CannotRead, Problem) as error:
             self._failed.labels(name).inc()
@@ -128,7 +136,7 @@ class Pollers:
             )
         if polled.failures >= TELL_AFTER:
             log.info("source read again", source=name)
-        polled.written = {_id(one): _text(one) for one in everything}
+        polled.written = written | known
         polled.failures, polled.why = 0, ""
         self._read_at.labels(name).set_to_current_time()
 
