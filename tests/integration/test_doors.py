@@ -28,16 +28,34 @@ NETWORK = "northdoors"
 SIGNED = {"header": "X-PagerDuty-Signature", "prefix": "v1=", "secret": SECRET}
 
 
+AN_INDEX = b'<feed xmlns="http://www.w3.org/2005/Atom"><id>i</id>%s</feed>'
+
+
 class Page:
     """Somebody else's status page: it serves what it is told to, and counts how it was asked."""
 
     def __init__(self) -> None:
         self.summary: dict[str, Any] = {"components": [], "incidents": []}
         self.status, self.asked, self.unchanged = 200, 0, 0
+        self.cap: dict[str, bytes] = {"index.atom": AN_INDEX % b""}
+        self.siri = (SAMPLES / "siri-sx" / "delivery.xml").read_bytes()  # Of a day that has passed.
         page = self
 
         class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                asked = self.rfile.read(int(self.headers["content-length"]))
+                self.answer(page.siri if b"SituationExchangeRequest" in asked else b"")
+
+            def answer(self, body: bytes) -> None:
+                self.send_response(200 if body else 404)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
             def do_GET(self) -> None:
+                if self.path.startswith("/cap/"):
+                    self.answer(page.cap.get(self.path.removeprefix("/cap/"), b""))
+                    return
                 page.asked += 1
                 body = json.dumps(page.summary).encode()
                 tag = f'"{hashlib.sha256(body).hexdigest()}"'
@@ -54,8 +72,11 @@ class Page:
                 return
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/summary.json"
+        self.url = self.at("/summary.json")
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def at(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.server.server_port}{path}"
 
     def shows(self, *names: str) -> None:
         one = {"status": "investigating", "impact": "major", "updated_at": "2026-10-17T18:00:00Z"}
@@ -87,6 +108,20 @@ def sources(system: System, page: Page, tmp_path_factory: pytest.TempPathFactory
             "format": "statuspage",
             "network": f"{NETWORK}-cloud",
             "poll": {"url": page.url, "every_s": 1},
+        },
+        "weather": {
+            "format": "cap",
+            "network": f"{NETWORK}-met",
+            "poll": {"url": page.at("/cap/index.atom"), "every_s": 1, "index": True},
+        },
+        "coach": {
+            "format": "siri-sx",
+            "network": f"{NETWORK}-coach",
+            "poll": {
+                "url": page.at("/siri"),
+                "every_s": 1,
+                "body": "<Siri><SituationExchangeRequest/></Siri>",
+            },
         },
     }
     file.write_text(yaml.safe_dump({"sources": found}))
@@ -161,7 +196,10 @@ def test_what_can_be_read_of_a_body_is_taken_and_the_rest_is_named(doors: Journe
 def test_a_source_that_is_not_known_and_a_body_that_is_no_such_thing_say_so(doors: Journey) -> None:
     unknown = doors.emitter.post("/v1/events/nobody", json={})
     assert unknown.status_code == 404
-    assert "there are: buses, cloud, metro, pager, prometheus" in unknown.json()["detail"]
+    assert (
+        "there are: buses, cloud, coach, metro, pager, prometheus, weather"
+        in unknown.json()["detail"]
+    )
     answer = doors.emitter.post("/v1/events/metro", content=b"\xff\xff\xff")
     assert answer.status_code == 422
     assert "not a GTFS-Realtime feed message" in answer.json()["detail"]
@@ -264,6 +302,34 @@ def test_a_page_that_cannot_be_read_is_told_and_what_it_said_stays(
     page.shows()
     wait_for("the release", lambda: not doors.holds())
     wait_for("no remark", lambda: not remarks())
+
+
+def test_an_index_of_cap_is_read_with_all_that_it_links_to(doors: Journey, page: Page) -> None:
+    doors.network = f"{NETWORK}-met"
+    alert = (SAMPLES / "cap" / "alert.xml").read_bytes()
+    page.cap["041.xml"] = alert.replace(b"2026-10-18T06", b"2099-10-18T06")
+    page.cap["index.atom"] = AN_INDEX % b'<entry><link href="041.xml"/></entry>'
+    holds = wait_for("the holds", doors.holds)
+    assert {h["reason"] for h in holds} == {"Storm surge on the west coast tonight"}
+    broken = b'<entry><link href="041.xml"/></entry><entry><link href="042.xml"/></entry>'
+    page.cap["042.xml"] = b"<alert>"
+    page.cap["index.atom"] = AN_INDEX % broken
+    log = doors.system.data / "logs" / "detector.log"
+    wait_for("a word on the broken one", lambda: "042.xml" in log.read_text())
+    assert doors.holds(), "the one that can be read stands"
+    page.cap["index.atom"] = AN_INDEX % b""
+    wait_for("the release", lambda: not doors.holds())
+
+
+def test_a_producer_of_siri_is_asked_and_answers(doors: Journey, page: Page) -> None:
+    doors.network = f"{NETWORK}-coach"
+    assert doors.holds() == []
+    page.siri = page.siri.replace(b"<EndTime>2026-10-17T21", b"<EndTime>2099-10-17T21")
+    (hold,) = wait_for("the hold", doors.holds)
+    assert hold["reason"] == "No trains between Saltmouth and Port Ellery"
+    assert hold["matchers"] == f'{{network="{doors.network}"}}', "very severe: the network"
+    page.siri = page.siri.replace(b">published<", b">closed<")
+    wait_for("the release", lambda: not doors.holds())
 
 
 def test_files_are_sent_into_the_log_by_hand(doors: Journey, sources: Path, tmp_path: Path) -> None:
