@@ -28,7 +28,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from schemas import envelope
 from schemas.base import Record
-from schemas.disruptions import Fence
+from schemas.disruptions import Deadline, Disruption, Fence, SourceRead
 from schemas.holds import FencePassed, HoldOpened, HoldReleased, OpenHolds
 from schemas.incidents import Incident
 from schemas.topics import (
@@ -322,9 +322,10 @@ class Stream:
 
 
 def _log(record: kafka.Record, found: envelope.Envelope | envelope.Unreadable, step: Step) -> None:
-    """Write one line about a record, behind its outputs; what changed nothing is not spoken of."""
+    """Write one line about a record, behind its outputs; a system that says the same says too much."""
     body = found if isinstance(found, envelope.Unreadable) else found.record
-    if isinstance(body, Fence) or not step.outputs:
+    is_of_a_system = isinstance(body, Disruption | SourceRead | Deadline)
+    if isinstance(body, Fence) or (is_of_a_system and not step.outputs):
         return
     log.info(
         "folded",
