@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
@@ -18,6 +18,7 @@ CHILD: Final = Path(__file__).with_name("child.py")
 LOG_BYTES: Final = 10_000_000
 TAIL_LINES: Final = 12
 POLL_S: Final = 0.05
+PORT_TRIES: Final = 20
 NEEDED_BYTES: Final = 1_000_000_000
 
 
@@ -97,13 +98,15 @@ def tail(path: Path, lines: int = TAIL_LINES) -> str:
     return "\n".join(text.splitlines()[-lines:])
 
 
-def free_port(wanted: int = 0) -> int:
-    """Return a free loopback port, the wanted one where it is still free."""
-    for port in (wanted, 0) if wanted else (0,):
+def free_port(wanted: int = 0, *, but: Collection[int] = ()) -> int:
+    """Return a free loopback port, the wanted one where it is still free; none that is spoken for."""
+    for port in (wanted, *[0] * PORT_TRIES):
         with socket.socket() as s, contextlib.suppress(OSError):
             s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             s.bind(("127.0.0.1", port))
-            return int(s.getsockname()[1])
+            found = int(s.getsockname()[1])
+            if found not in but:
+                return found
     raise CannotStart("no free port on 127.0.0.1: end what holds them, see `ss -ltnp`")
 
 

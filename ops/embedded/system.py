@@ -116,7 +116,7 @@ class System:
                 must_be_free(wanted, what=name)
                 self.ports[name] = wanted
             else:
-                self.ports[name] = free_port(before.get(name, 0))
+                self.ports[name] = free_port(before.get(name, 0), but=self.ports.values())
 
     def _start_engines(self) -> None:
         logs = self.data / "logs"
