@@ -101,6 +101,33 @@ def test_an_update_makes_one_post_for_each_account_and_language() -> None:
     assert found == ["upd-2-0-0.web.en", "upd-2-0-0.web.fr", "upd-2-0-0.english.en"]
 
 
+def test_an_account_gets_the_words_that_are_closest_to_its_readers() -> None:
+    variants = [
+        {"language": "en", "family": "short", "text": "short"},
+        {"language": "en", "audience": "business", "text": "business"},
+        {"language": "en", "family": "short", "audience": "business", "text": "short business"},
+    ]
+    update = an_update(texts={"en": "all", "fr": "tous"}, variants=variants)
+    everything = parse_matchers("{}")
+    accounts = {
+        f"{family}-{audience or 'all'}": FeedAccount(
+            channel="feed", updates=everything, family=family, audience=audience
+        )
+        for family, audience in (
+            ("long", None), ("short", None), ("short", "families"), ("long", "business"), ("short", "business"),
+        )
+    }  # fmt: skip
+    said = {(post.account, post.language): post.text for post in posts_of(update, accounts)}
+    assert [said[name, "en"] for name in accounts] == [
+        "all",
+        "short",
+        "short",
+        "business",
+        "short business",
+    ]
+    assert {said[name, "fr"] for name in accounts} == {"tous"}
+
+
 def test_a_misspelt_field_of_an_account_is_refused_by_name() -> None:
     with pytest.raises(ValidationError, match="tokn"):
         Accounts.model_validate(
