@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import threading
+import zlib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -31,47 +32,62 @@ SIGNED = {"header": "X-PagerDuty-Signature", "prefix": "v1=", "secret": SECRET}
 AN_INDEX = b'<feed xmlns="http://www.w3.org/2005/Atom"><id>i</id>%s</feed>'
 
 
+class Handler(BaseHTTPRequestHandler):
+    page: Page
+
+    def do_POST(self) -> None:
+        asked = self.rfile.read(int(self.headers["content-length"]))
+        self.answer(self.page.siri if b"SituationExchangeRequest" in asked else b"")
+
+    def answer(self, body: bytes, *headers: tuple[str, str]) -> None:
+        self.send_response(200 if body else 404)
+        for name, value in headers:
+            self.send_header(name, value)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def dated(self, body: bytes) -> None:
+        """Answer as a server that knows dates and no tags; each body has its own."""
+        stamp = zlib.crc32(body) % 3600
+        date = f"Sat, 17 Oct 2026 18:{stamp // 60:02}:{stamp % 60:02} GMT"
+        if self.headers.get("if-modified-since") != date:
+            self.answer(body, ("last-modified", date))
+            return
+        self.page.not_modified += 1
+        self.send_response(304)
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        if self.path.startswith("/cap/"):
+            self.dated(self.page.cap.get(self.path.removeprefix("/cap/"), b""))
+            return
+        self.page.asked += 1
+        body = json.dumps(self.page.summary).encode()
+        tag = f'"{hashlib.sha256(body).hexdigest()}"'
+        known = self.headers.get("if-none-match") == tag
+        self.page.unchanged += known and self.page.status == 200
+        self.send_response(304 if known and self.page.status == 200 else self.page.status)
+        self.send_header("etag", tag)
+        self.send_header("content-length", "0" if known else str(len(body)))
+        self.end_headers()
+        if not known:
+            self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        return
+
+
 class Page:
     """Somebody else's status page: it serves what it is told to, and counts how it was asked."""
 
     def __init__(self) -> None:
         self.summary: dict[str, Any] = {"components": [], "incidents": []}
-        self.status, self.asked, self.unchanged = 200, 0, 0
+        self.status, self.asked, self.unchanged, self.not_modified = 200, 0, 0, 0
         self.cap: dict[str, bytes] = {"index.atom": AN_INDEX % b""}
         self.siri = (SAMPLES / "siri-sx" / "delivery.xml").read_bytes()  # Of a day that has passed.
-        page = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                asked = self.rfile.read(int(self.headers["content-length"]))
-                self.answer(page.siri if b"SituationExchangeRequest" in asked else b"")
-
-            def answer(self, body: bytes) -> None:
-                self.send_response(200 if body else 404)
-                self.send_header("content-length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def do_GET(self) -> None:
-                if self.path.startswith("/cap/"):
-                    self.answer(page.cap.get(self.path.removeprefix("/cap/"), b""))
-                    return
-                page.asked += 1
-                body = json.dumps(page.summary).encode()
-                tag = f'"{hashlib.sha256(body).hexdigest()}"'
-                known = self.headers.get("if-none-match") == tag
-                page.unchanged += known and page.status == 200
-                self.send_response(304 if known and page.status == 200 else page.status)
-                self.send_header("etag", tag)
-                self.send_header("content-length", "0" if known else str(len(body)))
-                self.end_headers()
-                if not known:
-                    self.wfile.write(body)
-
-            def log_message(self, *_: Any) -> None:
-                return
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        bound = type("Bound", (Handler,), {"page": self})
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), bound)
         self.url = self.at("/summary.json")
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
@@ -311,6 +327,9 @@ def test_an_index_of_cap_is_read_with_all_that_it_links_to(doors: Journey, page:
     page.cap["index.atom"] = AN_INDEX % b'<entry><link href="041.xml"/></entry>'
     holds = wait_for("the holds", doors.holds)
     assert {h["reason"] for h in holds} == {"Storm surge on the west coast tonight"}
+    before = page.not_modified
+    wait_for("index and alert, not modified", lambda: page.not_modified >= before + 2)
+    assert doors.holds(), "what was not modified stands"
     broken = b'<entry><link href="041.xml"/></entry><entry><link href="042.xml"/></entry>'
     page.cap["042.xml"] = b"<alert>"
     page.cap["index.atom"] = AN_INDEX % broken
