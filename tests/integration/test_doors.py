@@ -330,11 +330,17 @@ def test_an_index_of_cap_is_read_with_all_that_it_links_to(doors: Journey, page:
     before = page.not_modified
     wait_for("index and alert, not modified", lambda: page.not_modified >= before + 2)
     assert doors.holds(), "what was not modified stands"
-    broken = b'<entry><link href="041.xml"/></entry><entry><link href="042.xml"/></entry>'
+    names = (b"041.xml", b"042.xml", b"gone.xml")
+    broken = b"".join(b'<entry><link href="%s"/></entry>' % name for name in names)
     page.cap["042.xml"] = b"<alert>"
     page.cap["index.atom"] = AN_INDEX % broken
     log = doors.system.data / "logs" / "detector.log"
-    wait_for("a word on the broken one", lambda: "042.xml" in log.read_text())
+
+    def refused(name: str) -> bool:
+        lines = log.read_text().splitlines()
+        return any("part of a source refused" in line and name in line for line in lines)
+
+    wait_for("a word on both", lambda: refused("042.xml") and refused("gone.xml"))
     assert doors.holds(), "the one that can be read stands"
     page.cap["index.atom"] = AN_INDEX % b""
     wait_for("the release", lambda: not doors.holds())

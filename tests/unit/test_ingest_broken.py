@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.detector.doors import FORMATS
+from services.detector.doors import FORMATS, is_signed
 from services.detector.ingest.reading import CannotRead, Reading, as_id, as_name
+from services.detector.sources import Signature
 from tests.doors import DOORS, PAGE, page, read, source_for, try_all
 
 
@@ -69,6 +72,15 @@ def test_ids_and_names_that_may_not_be_are_told_by_their_digest() -> None:
         "nder",
         "label",
     ]
+
+
+@pytest.mark.parametrize("given", ["", "v1=", "v1=é", "\x00", ",,,", "v1=" + "0" * 64])
+def test_a_signature_that_is_none_is_refused_whatever_it_is_made_of(given: str) -> None:
+    """A header beyond ASCII was compared as text, and that raised."""
+    signature = Signature.model_validate({"prefix": "v1=", "secret": "x" * 16})
+    assert not is_signed(signature, b"{}", given)
+    right = hmac.new(b"x" * 16, b"{}", hashlib.sha256).hexdigest()
+    assert is_signed(signature, b"{}", f"{given}, v1={right}")
 
 
 def test_the_page_of_the_doors_is_fresh() -> None:
