@@ -151,8 +151,8 @@ class Pollers:
         for link in links:
             try:
                 one = FORMATS[source.format](await self._fetch(poll, link, polled), source, now)
-            except (CannotRead, httpx.HTTPStatusError) as error:  # Which alert it was, nobody knows.
-                whole.refuse(link, str(error))
+            except (CannotRead, httpx.HTTPStatusError) as error:
+                whole.refuse(link, str(error))  # Which alert it was, nobody knows.
                 continue
             whole.reported += one.reported
             whole.refused += one.refused
