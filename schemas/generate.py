@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ def _asyncapi() -> dict[str, Any]:
                 record.TYPE: {
                     "name": record.TYPE,
                     "contentType": "application/json",
-                    "summary": (record.__doc__ or "").strip(),
+                    "summary": inspect.cleandoc(record.__doc__ or ""),
                     "headers": _headers(record.TYPE),
                     "payload": {"$ref": f"./json/{record.TYPE}.json"},
                 }

@@ -165,7 +165,8 @@ class Pollers:
     async def _fetch(self, poll: Poll, url: str, polled: _Polled) -> bytes:
         headers = {name: secret.get_secret_value() for name, secret in poll.headers.items()}
         headers |= polled.validators.get(url, {}) if url in polled.bodies else {}
-        method, content = ("GET", None) if poll.body is None else ("POST", poll.body)
+        content = poll.body_at(self._stream.clock.now())
+        method = "GET" if content is None else "POST"
         if content is not None:
             headers.setdefault("content-type", "application/xml")
         async with self._client.stream(method, url, headers=headers, content=content) as answer:

@@ -6,6 +6,7 @@ accounts are: what a disruption means is the policy's alone.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, Self
 
 import jmespath
@@ -29,6 +30,7 @@ Format = Literal[
 SourceName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 URL = Annotated[str, Field(pattern=r"^https?://", max_length=2_000)]
 MAX_POLL_S = 86_400
+UNTIL = 3  # A subscription outlives two requests for it that were lost.
 
 
 class Part(BaseModel):
@@ -89,13 +91,27 @@ class Mapping(Part):
 
 
 class Poll(Part):
-    """A source that is asked. `body` makes it a POST, as SIRI's request and response want it."""
+    """A source that is asked. `body` makes it a POST, as SIRI's request and response want it.
+
+    In a body `{now}` is the time of asking, and `{until}` that of three more: what a subscription,
+    which is asked for again and again, needs as its end.
+    """
 
     url: URL
     every_s: float = Field(default=30, ge=1, le=MAX_POLL_S)
     headers: dict[str, SecretStr] = {}
     body: str | None = None
     index: bool = Field(default=False, description="Atom or RSS: what it links to is read")
+
+    def body_at(self, now: datetime) -> bytes | None:
+        """Return the body to send now."""
+        if self.body is None:
+            return None
+        until = now + timedelta(seconds=UNTIL * self.every_s)
+        text = self.body
+        for name, at in (("{now}", now), ("{until}", until)):
+            text = text.replace(name, at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+        return text.encode()
 
 
 class Signature(Part):

@@ -6,11 +6,9 @@ import base64
 import hashlib
 import hmac
 import json
-import threading
-import zlib
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -23,81 +21,13 @@ from ops.embedded.system import System
 from services.cli import app
 from tests.doors import SAMPLES
 from tests.journey import Journey, wait_for
+from tests.polled import AN_INDEX, Page
 
 SECRET = "a-secret-of-sixteen-or-more"
 NETWORK = "northdoors"
 SIGNED = {"header": "X-PagerDuty-Signature", "prefix": "v1=", "secret": SECRET}
 
-
-AN_INDEX = b'<feed xmlns="http://www.w3.org/2005/Atom"><id>i</id>%s</feed>'
-
-
-class Handler(BaseHTTPRequestHandler):
-    page: Page
-
-    def do_POST(self) -> None:
-        asked = self.rfile.read(int(self.headers["content-length"]))
-        self.answer(self.page.siri if b"SituationExchangeRequest" in asked else b"")
-
-    def answer(self, body: bytes, *headers: tuple[str, str]) -> None:
-        self.send_response(200 if body else 404)
-        for name, value in headers:
-            self.send_header(name, value)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def dated(self, body: bytes) -> None:
-        """Answer as a server that knows dates and no tags; each body has its own."""
-        stamp = zlib.crc32(body) % 3600
-        date = f"Sat, 17 Oct 2026 18:{stamp // 60:02}:{stamp % 60:02} GMT"
-        if self.headers.get("if-modified-since") != date:
-            self.answer(body, ("last-modified", date))
-            return
-        self.page.not_modified += 1
-        self.send_response(304)
-        self.end_headers()
-
-    def do_GET(self) -> None:
-        if self.path.startswith("/cap/"):
-            self.dated(self.page.cap.get(self.path.removeprefix("/cap/"), b""))
-            return
-        self.page.asked += 1
-        body = json.dumps(self.page.summary).encode()
-        tag = f'"{hashlib.sha256(body).hexdigest()}"'
-        known = self.headers.get("if-none-match") == tag
-        self.page.unchanged += known and self.page.status == 200
-        self.send_response(304 if known and self.page.status == 200 else self.page.status)
-        self.send_header("etag", tag)
-        self.send_header("content-length", "0" if known else str(len(body)))
-        self.end_headers()
-        if not known:
-            self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None:
-        return
-
-
-class Page:
-    """Somebody else's status page: it serves what it is told to, and counts how it was asked."""
-
-    def __init__(self) -> None:
-        self.summary: dict[str, Any] = {"components": [], "incidents": []}
-        self.status, self.asked, self.unchanged, self.not_modified = 200, 0, 0, 0
-        self.cap: dict[str, bytes] = {"index.atom": AN_INDEX % b""}
-        self.siri = (SAMPLES / "siri-sx" / "delivery.xml").read_bytes()  # Of a day that has passed.
-        bound = type("Bound", (Handler,), {"page": self})
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), bound)
-        self.url = self.at("/summary.json")
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def at(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.server.server_port}{path}"
-
-    def shows(self, *names: str) -> None:
-        one = {"status": "investigating", "impact": "major", "updated_at": "2026-10-17T18:00:00Z"}
-        incidents = [one | {"id": name, "name": name, "components": []} for name in names]
-        self.summary = {"components": [], "incidents": incidents}
+SUBSCRIPTION = "<Siri><SubscriptionRequest>{now} {until}</SubscriptionRequest></Siri>"
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +68,11 @@ def sources(system: System, page: Page, tmp_path_factory: pytest.TempPathFactory
                 "every_s": 1,
                 "body": "<Siri><SituationExchangeRequest/></Siri>",
             },
+        },
+        "tram": {
+            "format": "siri-sx",
+            "network": f"{NETWORK}-tram",
+            "poll": {"url": page.at("/siri"), "every_s": 1, "body": SUBSCRIPTION},
         },
     }
     file.write_text(yaml.safe_dump({"sources": found}))
@@ -213,7 +148,7 @@ def test_a_source_that_is_not_known_and_a_body_that_is_no_such_thing_say_so(door
     unknown = doors.emitter.post("/v1/events/nobody", json={})
     assert unknown.status_code == 404
     assert (
-        "there are: buses, cloud, coach, metro, pager, prometheus, weather"
+        "there are: buses, cloud, coach, metro, pager, prometheus, tram, weather"
         in unknown.json()["detail"]
     )
     answer = doors.emitter.post("/v1/events/metro", content=b"\xff\xff\xff")
@@ -251,6 +186,9 @@ def test_pagerdutys_events_are_taken_by_their_routing_key(doors: Journey) -> Non
     pagerduty(doors, "resolve", key)
     wait_for("the release", lambda: not doors.holds())
     assert pagerduty(doors, "trigger", "no-key").status_code == 401
+    url = f"{doors.system.address('detector')}/v2/enqueue"
+    for no_object in (b"[" * 100_000, b"[]", b"1", b"\xff"):
+        assert httpx.post(url, content=no_object).status_code == 401
 
 
 def identified(journey: Journey) -> dict[str, Any] | None:
@@ -354,6 +292,28 @@ def test_a_producer_of_siri_is_asked_and_answers(doors: Journey, page: Page) -> 
     assert hold["reason"] == "No trains between Saltmouth and Port Ellery"
     assert hold["matchers"] == f'{{network="{doors.network}"}}', "very severe: the network"
     page.siri = page.siri.replace(b">published<", b">closed<")
+    wait_for("the release", lambda: not doors.holds())
+
+
+def test_a_producer_of_siri_is_subscribed_to_and_delivers(doors: Journey, page: Page) -> None:
+    doors.network = f"{NETWORK}-tram"
+    wait_for("two requests", lambda: len(page.subscribed) >= 2)
+    now, until = re.findall(r"20\S+Z", page.subscribed[-1])
+    assert datetime.fromisoformat(until) - datetime.fromisoformat(now) == timedelta(seconds=3)
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(now)) < timedelta(minutes=1)
+
+    def deliver(body: bytes) -> int:
+        return doors.emitter.post("/v1/events/tram", content=body).status_code
+
+    first = (SAMPLES / "siri-sx" / "notification-2.1.xml").read_bytes()
+    lasting = re.sub(rb"<EndTime>20\d\d", b"<EndTime>2099", first)
+    assert deliver(lasting) == 202
+    wait_for("the hold", doors.holds)
+    asked = len(page.subscribed)
+    wait_for("two more requests", lambda: len(page.subscribed) >= asked + 2)
+    assert deliver((SAMPLES / "siri-sx" / "heartbeat.xml").read_bytes()) == 202
+    assert doors.holds(), "neither a subscription nor a heartbeat says that it is over"
+    assert deliver(re.sub(rb"(<Progress>)\w+", rb"\1closed", lasting)) == 202
     wait_for("the release", lambda: not doors.holds())
 
 

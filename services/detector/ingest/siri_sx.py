@@ -86,6 +86,10 @@ def _notice(root: Any) -> Reading:
         )
     if answer is not None or root.find(_path("HeartbeatNotification")) is not None:
         return Reading(ignored=1)
+    if root.find(_path("DataReadyNotification")) is not None:
+        raise CannotRead(
+            "/Siri/DataReadyNotification", "only direct delivery is taken: subscribe with it"
+        )
     raise CannotRead("/Siri/ServiceDelivery", "a SituationExchangeDelivery was expected")
 
 
