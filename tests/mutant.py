@@ -22,8 +22,8 @@ from services.detector.state import State, Turn
 from services.detector.store import Restored
 from services.publisher import stream as publisher_stream
 from services.publisher.channels import mastodon
-from services.publisher.delivery import Delivery
 from services.publisher.gate import Cleared, Held, Verdict, judge
+from services.publisher.takeback import TakeBack
 
 
 def put(owner: Any, name: str, mutant: Any) -> None:
@@ -57,8 +57,8 @@ def no_take_back() -> None:
     async def nothing(*_: Any) -> None:
         return
 
-    put(Delivery, "take_back", nothing)
-    put(Delivery, "_take_back_one", nothing)
+    put(TakeBack, "take_back", nothing)
+    put(TakeBack, "take_back_one", nothing)
 
 
 def updates_wait() -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-from schemas.base import Language
+from schemas.base import Language, Text
 from schemas.incidents import StatusUpdate
 from schemas.labels import Matchers, covers
 from schemas.policies import Audience, Family
@@ -29,6 +29,7 @@ class AccountBase(BaseModel):
     languages: tuple[Language, ...] = ()
     family: Family = "long"
     audience: Audience | None = None
+    apology: Text | None = Field(default=None, description="said where an offer was taken back")
 
 
 class FeedAccount(AccountBase):
@@ -40,6 +41,7 @@ class WebhookAccount(AccountBase):
     channel: Literal["webhook"]
     url: str = Field(pattern=r"^https?://")
     secret: SecretStr = Field(min_length=16)
+    old_secret: SecretStr | None = Field(default=None, min_length=16)
     deduplicates: bool = Field(default=True, description="the receiver knows an id it has seen")
 
 
@@ -49,10 +51,59 @@ class MastodonAccount(AccountBase):
     token: SecretStr
     family: Family = "short"
     visibility: Literal["public", "unlisted"] = "public"
+    characters: int = Field(default=500, ge=100, description="as the server says: /api/v2/instance")
+
+
+class BlueskyAccount(AccountBase):
+    channel: Literal["bluesky"]
+    url: str = Field(default="https://bsky.social", pattern=r"^https?://")
+    handle: str
+    password: SecretStr = Field(description="an app password")
+    family: Family = "short"
+
+
+class DiscordAccount(AccountBase):
+    """A bot in a channel, or a webhook; a webhook knows no second try."""
+
+    channel: Literal["discord"]
+    url: str = Field(default="https://discord.com", pattern=r"^https?://")
+    token: SecretStr | None = None
+    channel_id: str | None = Field(default=None, pattern=r"^\d+$")
+    webhook: SecretStr | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.webhook is None) == (self.token is None or self.channel_id is None):
+            raise ValueError("webhook: either it, or token and channel_id")
+        return self
+
+
+class Smtp(BaseModel):
+    """A mail server. `starttls` and `tls` check its certificate; `none` is for a local one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str
+    port: int = Field(default=587, ge=1, le=65_535)
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    user: str | None = None
+    password: SecretStr | None = None
+
+
+class EmailAccount(AccountBase):
+    """One message a recipient: to those named here, and to the page's confirmed subscribers."""
+
+    channel: Literal["email"]
+    smtp: Smtp
+    sender: str = Field(pattern=r"^[^\s@<>]+@[^\s@<>]+$")
+    sender_name: str = "Service status"
+    to: tuple[Annotated[str, Field(pattern=r"^[^\s@<>]+@[^\s@<>]+$")], ...] = ()
+    subscribers: bool = False
 
 
 AnyAccount = Annotated[
-    FeedAccount | WebhookAccount | MastodonAccount, Field(discriminator="channel")
+    FeedAccount | WebhookAccount | MastodonAccount | BlueskyAccount | DiscordAccount | EmailAccount,
+    Field(discriminator="channel"),
 ]
 
 

@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader
 
 from services.kit.web import Caller, Problem, public, require
 from services.publisher.ledger import State
+from services.publisher.page_store import PageStore
 from services.publisher.store import Entry, Store
 from services.publisher.stream import Stream
 
@@ -22,7 +23,7 @@ _PAGES = Environment(
 )
 
 
-def new_router(stream: Stream, store: Store, *, title: str) -> APIRouter:
+def new_router(stream: Stream, store: Store, rows: PageStore, *, title: str) -> APIRouter:
     """Return the publisher's routes."""
     router = APIRouter()
     _add_ledger(router, stream, store)
@@ -32,13 +33,13 @@ def new_router(stream: Stream, store: Store, *, title: str) -> APIRouter:
         page = _PAGES.get_template("status.html").render(
             title=title,
             incidents=sorted(stream.incidents.values(), key=lambda i: i.opened_at, reverse=True),
-            posts=await store.read_feed(),
+            posts=await rows.read_feed(),
         )
         return HTMLResponse(page, headers={"cache-control": CACHE})
 
     @router.get("/feed.atom", dependencies=[Depends(public)])
     async def atom() -> Response:
-        feed = _atom(title, await store.read_feed())
+        feed = _atom(title, await rows.read_feed())
         headers = {"cache-control": CACHE}
         return Response(feed, media_type="application/atom+xml", headers=headers)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 from fastapi import FastAPI
@@ -19,18 +21,28 @@ from services.kit.settings import Settings
 from services.publisher.accounts import (
     Accounts,
     AnyAccount,
+    BlueskyAccount,
+    DiscordAccount,
+    EmailAccount,
     FeedAccount,
     MastodonAccount,
     WebhookAccount,
 )
 from services.publisher.api import new_router
 from services.publisher.channels import Channel
+from services.publisher.channels.bluesky import Bluesky
+from services.publisher.channels.discord import Discord
+from services.publisher.channels.email import Email
 from services.publisher.channels.feed import Feed
 from services.publisher.channels.mastodon import Mastodon
 from services.publisher.channels.webhook import Webhook
 from services.publisher.delivery import Delivery
+from services.publisher.mail_store import MailStore
+from services.publisher.paces import Paces
+from services.publisher.page_store import PageStore
 from services.publisher.store import SCHEMA, Store
 from services.publisher.stream import Stream
+from services.publisher.takeback import TakeBack
 
 VERSION = "0.1.0"
 VERSIONS = Path(__file__).with_name("migrations") / "versions"
@@ -42,6 +54,15 @@ class PublisherSettings(Settings):
     lease_s: float = Field(default=0.25, gt=0, le=5, description="how long a fence is relied on")
     accounts: Path = Field(default=Path("accounts.yaml"), description="file of channel accounts")
     title: str = Field(default="Service status", description="title of the public page")
+    public_url: str = Field(default="", description="where the public finds the page, for links")
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """What channels remember."""
+
+    page: PageStore
+    mail: MailStore
 
 
 def new_service(_: Settings) -> FastAPI:
@@ -64,8 +85,14 @@ def new_service(_: Settings) -> FastAPI:
         registry=registry,
         crash=telemetry.crash,
     )
-    channels = {name: _channel(account, store, clock) for name, account in accounts.items()}
-    stream.deliver_by(Delivery(store, channels, stream, clock=clock, emit=stream.emit_outcome))
+    paces = Paces(engine, clock=clock, registry=registry)
+    tables = Tables(PageStore(engine), MailStore(engine))
+    url = settings.public_url.rstrip("/")
+    channels = {n: _channel(a, tables, clock, url=url) for n, a in accounts.items()}
+    shared: dict[str, Any] = {"clock": clock, "emit": stream.emit_outcome}
+    take_back = TakeBack(store, channels, accounts, paces, say=stream.say, **shared)
+    delivery = Delivery(store, channels, stream, paces, take_back, **shared)
+    stream.deliver_by(delivery)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -95,9 +122,10 @@ def new_service(_: Settings) -> FastAPI:
         keys=web.Keys(settings.keys),
         registry=registry,
         readiness=stream.not_ready,
+        remarks=lambda: paces.remarks() | delivery.remarks(),
         lifespan=lifespan,
     )
-    app.include_router(new_router(stream, store, title=settings.title))
+    app.include_router(new_router(stream, store, tables.page, title=settings.title))
     return app
 
 
@@ -110,11 +138,17 @@ def read_accounts(path: Path) -> dict[str, AnyAccount]:
     return found.accounts
 
 
-def _channel(account: AnyAccount, store: Store, clock: telemetry.Clock) -> Channel:
+def _channel(account: AnyAccount, tables: Tables, clock: telemetry.Clock, *, url: str) -> Channel:
     match account:
         case FeedAccount():
-            return Feed(store, clock)
+            return Feed(tables.page, clock)
         case WebhookAccount():
             return Webhook(account, clock)
         case MastodonAccount():
             return Mastodon(account, clock)
+        case BlueskyAccount():
+            return Bluesky(account, clock)
+        case DiscordAccount():
+            return Discord(account, clock)
+        case EmailAccount():
+            return Email(account, tables.mail, clock, base_url=url)

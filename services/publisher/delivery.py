@@ -1,9 +1,10 @@
 """One post's way through gate, ledger and channel, to an outcome; and the way back.
 
-    find in the ledger → judge → intent → judge again → publish → sent → outcome
+    judge → its turn → intent → judge again → publish → sent → outcome
 
 Whatever is certain is written down; whatever is not is decided by `ledger.after_unknown`. When the
-database goes away the way begins anew from what the ledger says.
+database goes away the way begins anew from what the ledger says. Offers wait for their turn, which
+the account's circuit and the network's rate give; an update is tried whatever the circuit says.
 """
 
 from __future__ import annotations
@@ -11,26 +12,27 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, Protocol, assert_never
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from schemas.holds import HoldOpened, OpenHolds
+from schemas.holds import OpenHolds
 from schemas.posts import Outcome, Post, Result
 from services.kit.telemetry import Clock
-from services.publisher.channels import Channel, NotSent, Publication, Refused, Unknown
+from services.publisher.backoff import backoff_s
+from services.publisher.channels import Channel, NotSent, Partly, Publication, Refused, Unknown
 from services.publisher.gate import Cleared, Held, Stale, TooLate, Verdict, Waiting
-from services.publisher.ledger import GiveUp, SendAgain, State, after_unknown
-from services.publisher.store import Entry, Store
+from services.publisher.ledger import GiveUp, LookUp, SendAgain, State, after_unknown
+from services.publisher.paces import Paces
+from services.publisher.store import Attempt, Entry, Sent, Store
+from services.publisher.takeback import TakeBack, is_within
 
-FIRST_RETRY_S: Final = 0.25
-LAST_RETRY_S: Final = 30.0
 UNKNOWN_TRIES: Final = 5  # An update on a channel that knows no keys is not said twenty times.
-RETRACT_TRIES: Final = 10  # About two minutes; then a person is told.
-UPDATE_PATIENCE_S: Final = 3600.0
+LONGEST_REST_S: Final = 2.0  # Then the gate is asked again: a hold may have opened.
+TELL_AFTER_S: Final = 600.0  # An update that did not get through so long is a person's matter.
 DETAIL_CHARS: Final = 500
 log = structlog.get_logger()
 
@@ -63,12 +65,17 @@ class Job:
     settled: Callable[[], None]
     traceparent: str = ""
     dropped: bool = False
+    partition: int = 0
     # What this run knows of the post's sends:
     recorded: bool = False
+    has_turn: bool = False
     maybe_sent: bool = False
     failures: int = 0
+    unknowns: int = 0
     begun_at: datetime | None = None
-    last_failure: str = field(default="")
+    tried_at: datetime | None = None
+    last_failure: str = ""
+    was_told: bool = False
 
 
 class Delivery:
@@ -79,49 +86,40 @@ class Delivery:
         store: Store,
         channels: Mapping[str, Channel],
         gate: Gate,
+        paces: Paces,
+        take_back: TakeBack,
         *,
         clock: Clock,
         emit: Callable[[Outcome, str], Awaitable[None]],
+        chance: Callable[[], float] = random.random,
     ) -> None:
-        self.store, self.channels, self.gate, self.clock, self.emit = (
-            store,
-            channels,
-            gate,
-            clock,
-            emit,
-        )
+        self.store, self.channels, self.gate, self.paces = store, channels, gate, paces
+        self.take_back, self.clock, self.emit, self.chance = take_back, clock, emit, chance
+        self.late: dict[str, str] = {}  # Updates that do not get through, and why.
+
+    def remarks(self) -> dict[str, str]:
+        """Say which updates do not get through, and why."""
+        return {f"update {post_id}": why for post_id, why in self.late.items()}
 
     async def settle(self, job: Job) -> None:
         """See one post through to its outcome."""
         while not job.dropped:
             try:
-                await self._from_ledger(job)
+                await self._to_outcome(job)
             except (SQLAlchemyError, OSError) as error:
                 log.error("the ledger does not answer", post=job.post.post_id, error=str(error))
+                job.recorded = job.has_turn = False
                 await self._wait(job)
             else:
                 break
+        self.late.pop(job.post.post_id, None)
         if not job.dropped:
             job.settled()
 
-    async def _from_ledger(self, job: Job) -> None:
+    async def _to_outcome(self, job: Job) -> None:
         if job.post.account not in self.channels:
             await self._say(job, "failed", reason=f"there is no channel account {job.post.account}")
             return
-        entry = await self.store.find(job.post.post_id)
-        job.recorded = entry is not None and entry.state == "intent"
-        if _is_settled(entry, job):
-            assert entry is not None
-            await self._say(job, _SAID[entry.state], entry=entry)  # The answer was lost.
-            return
-        if entry is not None and job.recorded:
-            job.begun_at, job.maybe_sent = entry.intent_at, True
-            await self.store.adopt_intent(job.post.post_id)
-            if await self._gave_up(job, "a publisher ended in the middle of the send"):
-                return
-        await self._to_outcome(job)
-
-    async def _to_outcome(self, job: Job) -> None:
         while not job.dropped:
             verdict = self.gate.judge(job.post)
             match verdict:
@@ -134,104 +132,184 @@ class Delivery:
                     await self._without_sending(job, "held", reason, hold_id=hold_id)
                     return
                 case Stale():
-                    await self._without_sending(
-                        job, "expired", job.last_failure or "too late to be of use"
-                    )
+                    why = job.last_failure or "too late to be of use"
+                    await self._without_sending(job, "expired", why)
                     return
                 case _:
                     assert_never(verdict)
 
     async def _on_cleared(self, job: Job, cleared: Cleared) -> bool:
-        """Write the intent, or, once it is written and judged again, publish; True at the end."""
+        """Take one step: a turn, the intent, or the send behind both; True at the end."""
+        if not job.has_turn:
+            job.has_turn = await self._take_turn(job)
+            return False
         if job.recorded:
             return await self._publish(job, cleared)
-        if not await self._intend(job, cleared):
-            await self._from_ledger(job)  # Somebody else was there before us.
-            return True
-        return False
-
-    async def _intend(self, job: Job, cleared: Cleared) -> bool:
-        job.begun_at = self.clock.now()
+        at = self.clock.now()
         job.recorded = await self.store.record_intent(
-            job.post, attempt=job.attempt, fence=cleared.fence, at=job.begun_at
+            job.post, attempt=job.attempt, fence=cleared.fence, at=at
         )
-        return job.recorded
+        if job.recorded:
+            job.begun_at = at
+            return False
+        return await self._was_settled(job)  # There is a row already.
+
+    async def _take_turn(self, job: Job) -> bool:
+        can = self.channels[job.post.account].capabilities
+        wait_s = await self.paces.wait_s(job.post.account, job.post.kind, has_rate=can.has_rate)
+        if wait_s:
+            await asyncio.sleep(min(wait_s, LONGEST_REST_S))
+        return not wait_s
+
+    async def _was_settled(self, job: Job) -> bool:
+        """Look into the ledger; an intent that somebody left becomes ours, and may have been sent."""
+        entry = await self.store.find(job.post.post_id)
+        if _is_settled(entry, job):
+            assert entry is not None
+            await self._say(job, _SAID[entry.state], entry=entry)  # The answer was lost.
+            return True
+        if entry is None or entry.state != "intent":
+            return False
+        job.recorded, job.begun_at, job.maybe_sent = True, entry.intent_at, True
+        await self.store.adopt_intent(job.post.post_id)
+        return await self._decide(job, "a publisher ended in the middle of the send")
 
     async def _without_sending(
         self, job: Job, result: Result, reason: str, *, hold_id: str | None = None
     ) -> None:
+        if not job.recorded and await self._was_settled(job):
+            return
         if job.maybe_sent:
-            await self._end(job, "uncertain", f"it may have gone out before: {reason}")
+            before = job.last_failure or "it may have gone out before"
+            await self._end(job, "uncertain", f"{before}: {reason}")
             return
         if job.recorded:
-            await self.store.withdraw_intent(job.post.post_id)
+            await self.store.withdraw_intent(job.post.post_id, why=reason[:DETAIL_CHARS])
         await self._say(job, result, reason=reason, hold_id=hold_id)
 
     async def _publish(self, job: Job, cleared: Cleared) -> bool:
         """Try once; say whether that was the end."""
-        channel = self.channels[job.post.account]
+        channel, account = self.channels[job.post.account], job.post.account
+        job.tried_at = self.clock.now()
         try:
             made = await channel.publish(cleared, key=job.post.post_id)
         except TooLate:
             return False  # Nothing was sent: a new fence decides.
+        except Partly as error:
+            job.maybe_sent, job.last_failure = True, str(error)[:DETAIL_CHARS]
+            return await self._retry(job, str(error)) if error.failed else False
         except NotSent as error:
-            return await self._retry(job, str(error), after_s=error.retry_after_s)
+            await self.paces.hear(account, error.told)
+            if error.told is None:
+                self.paces.failed(account, str(error))
+            await self._note(job, cleared, f"not sent: {error}")
+            # What is told of a rate gives the next turn; all publishers wait for it.
+            return await self._retry(
+                job, str(error), after_s=0 if error.told else error.retry_after_s
+            )
         except Refused as error:
+            self.paces.worked(account)
+            await self._note(job, cleared, f"refused: {error}")
             await self._end(job, "failed", str(error))
             return True
         except Unknown as error:
             job.maybe_sent = True
-            if await self._gave_up(job, str(error)):
-                return True
-            return await self._retry(job, str(error))
-        await self._sent(job, made)
+            self.paces.failed(account, str(error))
+            await self._note(job, cleared, f"unknown: {error}")
+            job.unknowns += 1
+            return await self._decide(job, str(error)) or await self._retry(job, str(error))
+        self.paces.worked(account)
+        await self.paces.hear(account, made.told)
+        await self._sent(job, cleared, made)
         return True
 
-    async def _gave_up(self, job: Job, why: str) -> bool:
+    async def _decide(self, job: Job, why: str, *, looked: bool = False) -> bool:
+        """Decide behind an unknown outcome; True at the end, False to send again."""
         assert job.begun_at is not None
         age_s = (self.clock.now() - job.begun_at).total_seconds()
-        capabilities = self.channels[job.post.account].capabilities
-        decision = after_unknown(job.post.kind, capabilities, age_s=age_s)
+        channel = self.channels[job.post.account]
+        can = channel.capabilities
+        decision = after_unknown(job.post.kind, can, age_s=age_s, looked=looked)
         match decision:
             case SendAgain():
-                blind = capabilities.idempotent_s == 0 and job.failures >= UNKNOWN_TRIES
-                if blind:
+                if can.idempotent_s == 0 and job.unknowns >= UNKNOWN_TRIES:
                     await self._end(job, "uncertain", why)
-                return blind
+                    return True
+                return False
+            case LookUp():
+                return await self._look_up(job, channel, why)
             case GiveUp(reason):
                 await self._end(job, "uncertain", f"{reason}: {why}")
                 return True
             case _:
                 assert_never(decision)
 
+    async def _look_up(self, job: Job, channel: Channel, why: str) -> bool:
+        while not job.dropped:
+            try:
+                found = await channel.look_up(job.post, key=job.post.post_id)
+            except (NotSent, Unknown, Refused) as error:
+                if self.clock.now() >= job.post.latest_at:
+                    await self._end(job, "uncertain", f"{why}; nor could it be looked up: {error}")
+                    return True
+                job.last_failure = str(error)[:DETAIL_CHARS]
+                await self._wait(job)
+                continue
+            if found is None:
+                return await self._decide(job, why, looked=True)
+            await self._sent(job, None, found)
+            return True
+        return True
+
+    async def _note(self, job: Job, cleared: Cleared, answer: str) -> None:
+        await self.store.record_attempt(job.post.post_id, self._attempt(job, cleared, answer))
+
+    def _attempt(self, job: Job, cleared: Cleared | None, answer: str) -> Attempt:
+        return Attempt(
+            at=job.tried_at or self.clock.now(),
+            publisher=self.store.publisher,
+            answer=answer[:DETAIL_CHARS],
+            fence=cleared.fence if cleared else None,
+            fence_begun_at=cleared.fence_begun_at if cleared else None,
+        )
+
     async def _retry(self, job: Job, why: str, *, after_s: float = 0) -> bool:
-        job.last_failure = why[:DETAIL_CHARS]
+        job.last_failure, job.has_turn = why[:DETAIL_CHARS], False
         assert job.begun_at is not None
         log.warning("not sent", post=job.post.post_id, account=job.post.account, why=why)
-        age_s = (self.clock.now() - job.begun_at).total_seconds()
-        if job.post.kind == "update" and age_s > UPDATE_PATIENCE_S:
-            await self._end(job, "uncertain" if job.maybe_sent else "failed", why)
-            return True
+        if job.post.kind == "update":
+            now = self.clock.now()
+            if now >= job.post.latest_at:
+                await self._end(job, "uncertain" if job.maybe_sent else "failed", why)
+                return True
+            if (now - job.begun_at).total_seconds() > TELL_AFTER_S:
+                self.late[job.post.post_id] = f"{job.post.account}: {why}"
         await self._wait(job, after_s)
         return False
 
     async def _wait(self, job: Job, after_s: float = 0) -> None:
         job.failures += 1
-        await asyncio.sleep(max(after_s, _backoff_s(job.failures)))
+        await asyncio.sleep(max(after_s, backoff_s(job.failures, chance=self.chance())))
 
-    async def _sent(self, job: Job, made: Publication) -> None:
+    async def _sent(self, job: Job, cleared: Cleared | None, made: Publication) -> None:
         at = self.clock.now()
-        recorded = await self.store.record(
-            job.post.post_id, "sent", done_at=at, publication=made.id, url=made.url, detail=""
+        answer = "published" if cleared else "found, published before"
+        sent = Sent(
+            post_id=job.post.post_id,
+            at=at,
+            attempt=self._attempt(job, cleared, answer),
+            publication=made.id,
+            url=made.url,
+            detail=made.detail[:DETAIL_CHARS],
         )
-        if not recorded:
+        if not await self.store.record_sent(sent):
             log.error("the ledger has no intent of a post that was sent", post=job.post.post_id)
-        await self._say(job, "published", publication=made, at=at)
+        await self._say(job, "published", reason=made.detail, publication=made, at=at)
         if job.post.kind == "offer":
             hold = self.gate.holds.covering(job.post.labels)
             entry = await self.store.find(job.post.post_id) if hold is not None else None
-            if hold is not None and entry is not None and _within(entry, hold):
-                await self._take_back_one(entry, hold.hold_id)  # It was on its way.
+            if hold is not None and entry is not None and is_within(entry, hold):
+                await self.take_back.take_back_one(entry, hold.hold_id)  # It was on its way.
 
     async def _end(self, job: Job, state: State, detail: str) -> None:
         await self.store.record(
@@ -269,90 +347,8 @@ class Delivery:
         )
         await self.emit(outcome, job.traceparent)
 
-    async def take_back(self, hold: HoldOpened) -> None:
-        """Delete the offers this hold covers that went out within its window, newest first.
-
-        Each account by itself: one that does not answer keeps no other waiting.
-        """
-        if hold.take_back_s == 0:
-            return
-        by_account: dict[str, list[Entry]] = {}
-        for entry in await self.store.sent_since(_window_begin(hold)):
-            if hold.covers(entry.labels):
-                by_account.setdefault(entry.account, []).append(entry)
-        await asyncio.gather(
-            *(self._take_back_all(entries, hold.hold_id) for entries in by_account.values())
-        )
-
-    async def _take_back_all(self, entries: list[Entry], hold_id: str) -> None:
-        for entry in entries:
-            await self._take_back_one(entry, hold_id)
-
-    async def resume_retractions(self, before_at: datetime) -> None:
-        """End what a publisher began to take back and did not end."""
-        for entry in await self.store.left_retracting(before_at):
-            await self._retract(entry, entry.hold_id)
-
-    async def _take_back_one(self, entry: Entry, hold_id: str) -> None:
-        # Every publisher sees every hold: whoever moves the row first does it.
-        if await self.store.record(entry.post_id, "retracting", hold_id=hold_id):
-            await self._retract(entry, hold_id)
-
-    async def _ask_to_retract(self, entry: Entry) -> str:
-        """Ask until the channel has answered; returns why it is not done, empty when it is."""
-        channel = self.channels.get(entry.account)
-        if channel is None or not channel.capabilities.can_delete or entry.publication is None:
-            return f"{entry.account} cannot delete: somebody has to do it by hand"
-        why = ""
-        for failures in range(1, RETRACT_TRIES + 1):
-            try:
-                await channel.retract(Publication(entry.publication, entry.url))
-            except Refused as error:
-                return str(error)[:DETAIL_CHARS]
-            except (NotSent, Unknown) as error:  # To delete what is gone is harmless.
-                why = str(error)[:DETAIL_CHARS]
-                await asyncio.sleep(_backoff_s(failures))
-            else:
-                return ""
-        return why
-
-    async def _retract(self, entry: Entry, hold_id: str | None) -> None:
-        state: State = "retracted"
-        detail = await self._ask_to_retract(entry)
-        if detail:
-            state = "retraction_failed"
-            log.error("not taken back", post=entry.post_id, account=entry.account, why=detail)
-        await self.store.record(entry.post_id, state, detail=detail)
-        outcome = Outcome(
-            post_id=entry.post_id,
-            kind=entry.kind,
-            account=entry.account,
-            attempt=entry.attempt,
-            result=_SAID[state],
-            at=self.clock.now(),
-            reason=detail,
-            hold_id=hold_id,
-            publication=entry.publication,
-            url=entry.url,
-        )
-        await self.emit(outcome, "")
-
-
-def _backoff_s(failures: int) -> float:
-    # Jitter, so that accounts of one server do not come back together.
-    longest_s = min(LAST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(failures, 20))
-    return longest_s * (0.5 + random.random() / 2)  # noqa: S311  # No secret.
-
 
 def _is_settled(entry: Entry | None, job: Job) -> bool:
-    if entry is None or entry.state == "intent":
+    if entry is None or entry.state in ("intent", "withdrawn"):
         return False
     return entry.state != "failed" or entry.attempt >= job.attempt
-
-
-def _within(entry: Entry, hold: HoldOpened) -> bool:
-    return entry.done_at is not None and entry.done_at >= _window_begin(hold)
-
-
-def _window_begin(hold: HoldOpened) -> datetime:
-    return hold.opened_at - timedelta(seconds=hold.take_back_s)

@@ -26,6 +26,7 @@ class Cleared:
     post: Post
     until_s: float
     fence: int | None
+    fence_begun_at: datetime | None = None  # For the ledger: what the send relied on.
 
     def check(self, now_s: float) -> None:
         """Raise TooLate when the clearance has run out. Call it last before the I/O."""
@@ -66,6 +67,7 @@ class Passed:
 
     number: int
     begun_s: float
+    begun_at: datetime | None = None
 
 
 def judge(
@@ -89,4 +91,4 @@ def judge(
         return Waiting(post, "no fence has passed")
     if not 0 <= now_s - passed.begun_s < lease_s:
         return Waiting(post, "the fence is too old")
-    return Cleared(post, until_s=passed.begun_s + lease_s, fence=passed.number)
+    return Cleared(post, passed.begun_s + lease_s, passed.number, passed.begun_at)

@@ -3,32 +3,37 @@
     intent ─▶ sent ─▶ retracting ─▶ retracted
        │                  └───────▶ retraction_failed ─▶ retracting
        ├────▶ failed ─▶ intent      (handed over again, a new attempt)
+       ├────▶ withdrawn ─▶ intent   (certainly not sent: held, too late, or for a later try)
        └────▶ uncertain             (nobody knows; an offer is never sent again)
 
-An intent that was certainly not sent is withdrawn: its row goes.
+The database has the same table and refuses every other move.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 from schemas.posts import Kind
+from services.publisher.texts import TextLimit
 
 State = Literal[
-    "intent", "sent", "failed", "uncertain", "retracting", "retracted", "retraction_failed"
-]
+    "intent", "sent", "failed", "withdrawn", "uncertain",
+    "retracting", "retracted", "retraction_failed",
+]  # fmt: skip
 
 FOLLOWS: dict[State, frozenset[State]] = {
-    "intent": frozenset({"sent", "failed", "uncertain"}),
+    "intent": frozenset({"sent", "failed", "withdrawn", "uncertain"}),
     "failed": frozenset({"intent"}),
+    "withdrawn": frozenset({"intent"}),
     "sent": frozenset({"retracting"}),
     "retracting": frozenset({"retracted", "retraction_failed"}),
     "retraction_failed": frozenset({"retracting"}),
     "uncertain": frozenset(),
     "retracted": frozenset(),
 }
+SETTLED: frozenset[State] = frozenset(FOLLOWS) - {"intent", "retracting", "withdrawn"}
+ReadBack = Literal["exact", "search", "none"]
 
 
 def before(state: State) -> list[State]:
@@ -41,15 +46,29 @@ class Capabilities:
     """What a channel can do. The core decides from this alone.
 
     `idempotent_s`: for how long the channel recognises a key it has seen; 0 never, inf for ever.
+    `reads_back`: whether one can look a post up whose answer was lost: by its key, or by its words.
+    `parallel`: how many offers may be under way at once; 1 keeps their order.
+    `has_rate`: the network tells of a limit that all who use the account share; `delete_bucket` is
+    the one that deletions draw on.
     """
 
     idempotent_s: float
     can_delete: bool
+    reads_back: ReadBack = "none"
+    text: TextLimit | None = None
+    parallel: int = 1
+    has_rate: bool = False
+    delete_bucket: str = "delete"
 
 
 @dataclass(frozen=True, slots=True)
 class SendAgain:
     """Send it again, with the same key."""
+
+
+@dataclass(frozen=True, slots=True)
+class LookUp:
+    """Look whether it is there, and decide then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +78,18 @@ class GiveUp:
     reason: str
 
 
-def after_unknown(kind: Kind, capabilities: Capabilities, *, age_s: float) -> SendAgain | GiveUp:
-    """Decide after a send whose outcome is unknown; `age_s` is the time since the first try."""
-    if age_s < capabilities.idempotent_s or math.isinf(capabilities.idempotent_s):
+def after_unknown(
+    kind: Kind, can: Capabilities, *, age_s: float, looked: bool = False
+) -> SendAgain | LookUp | GiveUp:
+    """Decide after a send whose outcome is unknown; `age_s` is the time since the first try.
+
+    `looked`: it was looked for since, and was not there.
+    """
+    if age_s < can.idempotent_s:
+        return SendAgain()
+    if can.reads_back != "none" and not looked:
+        return LookUp()
+    if can.reads_back == "exact":
         return SendAgain()
     if kind == "update":
         return SendAgain()  # Twice is better than never.

@@ -1,7 +1,7 @@
-"""Posts in hand: a queue and a task for each channel account, and what may be committed.
+"""Posts in hand: a queue for each channel account, as many tasks as it can bear, and commits.
 
-A slow account makes the partitions that feed it rest; the others go on. A record is committed when
-all its posts are settled, so that a publisher that dies loses none.
+An account with ten thousand posts in hand makes the partitions that feed it rest; the others go on.
+A record is committed when all its posts are settled, so that a publisher that dies loses none.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from services.publisher.delivery import Job
 from services.publisher.offsets import Offsets
 
 COMMIT_EVERY_S: Final = 1.0
-QUEUE_JOBS: Final = 200  # Of one account: above it the partitions that feed it rest.
-RESUME_JOBS: Final = 50
+QUEUE_JOBS: Final = 10_000  # Of one account: above it the partitions that feed it rest.
+RESUME_JOBS: Final = 5_000
 log = structlog.get_logger()
 
 
@@ -41,11 +41,12 @@ class Queues:
     ) -> None:
         self.topic, self.crash = topic, crash
         self.settle: Callable[[Job], Awaitable[None]]
+        self.parallel: Callable[[str], int] = lambda _: 1
         self.assigned_once = False
         self._offsets = Offsets()
         self._jobs: dict[int, set[Job]] = {}
         self._queues: dict[str, asyncio.Queue[Job]] = {}
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
         self._resting: dict[str, set[int]] = {}  # Account to paused partitions.
         self.subscription = kafka.subscribe(
             broker,
@@ -78,13 +79,16 @@ class Queues:
         for post in posts:
             job = Job(post, attempt, settled, traceparent)
             self._jobs.setdefault(partition, set()).add(job)
+            job.partition = partition
             self._queue(post.account).put_nowait(job)
             self._rest(post.account, partition)
 
     def _queue(self, account: str) -> asyncio.Queue[Job]:
         if account not in self._queues:
             self._queues[account] = asyncio.Queue()
-            self._tasks[account] = asyncio.create_task(self._work(account))
+            self._tasks += [
+                asyncio.create_task(self._work(account)) for _ in range(self.parallel(account))
+            ]
         return self._queues[account]
 
     async def _work(self, account: str) -> None:
@@ -92,8 +96,7 @@ class Queues:
             while True:
                 job = await self._queues[account].get()
                 await self.settle(job)
-                for jobs in self._jobs.values():
-                    jobs.discard(job)
+                self._jobs.get(job.partition, set()).discard(job)
                 self._resume(account)
         except asyncio.CancelledError:
             raise
@@ -149,7 +152,7 @@ class Queues:
 
     async def stop(self) -> None:
         """End the tasks and commit what they settled."""
-        for task in self._tasks.values():
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._commit()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -16,20 +16,19 @@ from sqlalchemy import (
     Row,
     String,
     Table,
-    delete,
     func,
     select,
     update,
 )
-from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from schemas.posts import Kind, Post
+from services.publisher.batches import Batches
 from services.publisher.ledger import State, before
 
 SCHEMA = "publisher"
 TAKE_BACK_ROWS = 10_000
-FEED_ROWS = 100
 _META = MetaData()
 _AT = DateTime(timezone=True)
 
@@ -52,23 +51,59 @@ LEDGER = Table(
     Column("url", String),
     Column("hold_id", String),
     Column("detail", String),
+    Column("fence_begun_at", _AT),
+    Column("begun_at", _AT),
+    Column("attempts", JSONB),
 )
-FEED = Table(
-    "feed",
-    _META,
-    Column("post_id", String, primary_key=True),
-    Column("account", String),
-    Column("kind", String),
-    Column("language", String),
-    Column("text", String),
-    Column("incident_id", String),
-    Column("published_at", _AT),
-)
+INTENTS = """
+INSERT INTO ledger (post_id, kind, account, state, attempt, publisher, fence, labels,
+                    incident_id, intent_at)
+SELECT post_id, kind, account, 'intent', attempt, publisher, fence, labels::jsonb,
+       incident_id, intent_at
+FROM unnest($1::text[], $2::text[], $3::text[], $4::integer[], $5::text[], $6::bigint[],
+            $7::text[], $8::text[], $9::timestamptz[])
+     AS new (post_id, kind, account, attempt, publisher, fence, labels, incident_id, intent_at)
+ON CONFLICT (post_id) DO UPDATE
+SET state = 'intent', attempt = EXCLUDED.attempt, publisher = EXCLUDED.publisher,
+    fence = EXCLUDED.fence, intent_at = EXCLUDED.intent_at, changed_at = now(), done_at = NULL
+WHERE (ledger.state = 'failed' AND ledger.attempt < EXCLUDED.attempt)
+   OR (ledger.state = 'withdrawn' AND ledger.attempt <= EXCLUDED.attempt)
+RETURNING post_id
+"""
+SENTS = """
+UPDATE ledger
+SET state = 'sent', done_at = new.done_at, begun_at = new.begun_at, fence = new.fence,
+    fence_begun_at = new.fence_begun_at, publication = new.publication, url = new.url,
+    attempts = ledger.attempts || new.attempt::jsonb, detail = new.detail, changed_at = now()
+FROM unnest($1::text[], $2::timestamptz[], $3::timestamptz[], $4::bigint[], $5::timestamptz[],
+            $6::text[], $7::text[], $8::text[], $9::text[])
+     AS new (post_id, done_at, begun_at, fence, fence_begun_at, publication, url, attempt, detail)
+WHERE ledger.post_id = new.post_id AND ledger.state = 'intent'
+RETURNING ledger.post_id
+"""
+ATTEMPT = """
+UPDATE ledger
+SET attempts = CASE WHEN jsonb_array_length(attempts) >= 20 THEN attempts - 0
+                    ELSE attempts END || $2::jsonb,
+    changed_at = now()
+WHERE post_id = $1
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One try of a post, and the fence it relied on; times are the publisher's wall clock."""
+
+    at: datetime
+    publisher: str
+    answer: str
+    fence: int | None = None
+    fence_begun_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One row of the ledger."""
+    """One row of the ledger. `begun_at` is when the send that worked began."""
 
     post_id: str
     kind: Kind
@@ -83,65 +118,125 @@ class Entry:
     url: str | None
     detail: str
     hold_id: str | None
+    publisher: str
+    fence: int | None
+    fence_begun_at: datetime | None
+    begun_at: datetime | None
+    attempts: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intent:
+    """What is written down before a send is begun."""
+
+    post: Post
+    attempt: int
+    fence: int | None
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """What is written down behind a send that worked."""
+
+    post_id: str
+    at: datetime
+    attempt: Attempt
+    publication: str
+    url: str | None
+    detail: str = ""
 
 
 class Store:
-    """The publisher's tables."""
+    """The publisher's ledger. What many posts need at once is written in one statement."""
 
     def __init__(self, engine: AsyncEngine, *, publisher: str) -> None:
         self.engine, self.publisher = engine, publisher
+        self._finds = Batches(self._find_all)
+        self._intents = Batches(self._record_intents)
+        self._sents = Batches(self._record_sents)
 
     async def find(self, post_id: str) -> Entry | None:
         """Return the post's row, if there is one."""
+        return await self._finds.add(post_id)
+
+    async def _find_all(self, post_ids: list[str]) -> list[Entry | None]:
         async with self.engine.connect() as connection:
-            found = await connection.execute(select(LEDGER).where(LEDGER.c.post_id == post_id))
-            row = found.one_or_none()
-        return None if row is None else _entry(row)
+            rows = await connection.execute(select(LEDGER).where(LEDGER.c.post_id.in_(post_ids)))
+            found = {row.post_id: _entry(row) for row in rows}
+        return [found.get(post_id) for post_id in post_ids]
 
     async def record_intent(
         self, post: Post, *, attempt: int, fence: int | None, at: datetime
     ) -> bool:
         """Write that a send is about to begin. False: the post has a row that forbids it."""
-        values = {
-            "post_id": post.post_id,
-            "kind": post.kind,
-            "account": post.account,
-            "state": "intent",
-            "attempt": attempt,
-            "publisher": self.publisher,
-            "fence": fence,
-            "labels": post.labels,
-            "incident_id": post.incident_id,
-            "intent_at": at,
-        }
-        again = {k: values[k] for k in ("state", "attempt", "publisher", "fence", "intent_at")}
-        statement = (
-            insert(LEDGER)
-            .values(values)
-            .on_conflict_do_update(
-                index_elements=[LEDGER.c.post_id],
-                set_=again | {"changed_at": func.now()},
-                where=LEDGER.c.state.in_(before("intent")) & (LEDGER.c.attempt < attempt),
-            )
+        return await self._intents.add(Intent(post=post, attempt=attempt, fence=fence, at=at))
+
+    async def _record_intents(self, intents: list[Intent]) -> list[bool]:
+        # Sorted, so that two publishers do not wait for each other's rows; one of each id.
+        firsts = {one.post.post_id: one for one in reversed(intents)}
+        ordered = [firsts[post_id] for post_id in sorted(firsts)]
+        columns = (
+            [one.post.post_id for one in ordered],
+            [one.post.kind for one in ordered],
+            [one.post.account for one in ordered],
+            [one.attempt for one in ordered],
+            [self.publisher] * len(ordered),
+            [one.fence for one in ordered],
+            [json.dumps(one.post.labels) for one in ordered],
+            [one.post.incident_id for one in ordered],
+            [one.at for one in ordered],
         )
         async with self.engine.begin() as connection:
-            return bool((await connection.execute(statement)).rowcount)
+            rows = await connection.exec_driver_sql(INTENTS, columns)
+            written = {row.post_id for row in rows}
+        return [one.post.post_id in written and firsts[one.post.post_id] is one for one in intents]
 
-    async def withdraw_intent(self, post_id: str) -> None:
+    async def withdraw_intent(self, post_id: str, *, why: str = "") -> None:
         """Take back an intent of ours that was certainly not sent; one that was adopted stays."""
         mine = (
             (LEDGER.c.post_id == post_id)
             & (LEDGER.c.state == "intent")
             & (LEDGER.c.publisher == self.publisher)
         )
+        values = {"state": "withdrawn", "detail": why, "done_at": func.now()}
         async with self.engine.begin() as connection:
-            await connection.execute(delete(LEDGER).where(mine))
+            await connection.execute(
+                update(LEDGER).where(mine).values(changed_at=func.now(), **values)
+            )
 
     async def adopt_intent(self, post_id: str) -> None:
         """Make an intent that another publisher left behind ours: it may not withdraw it now."""
         left = (LEDGER.c.post_id == post_id) & (LEDGER.c.state == "intent")
         async with self.engine.begin() as connection:
             await connection.execute(update(LEDGER).where(left).values(publisher=self.publisher))
+
+    async def record_sent(self, sent: Sent) -> bool:
+        """Move an intent to `sent`, with what proves that it was right; False: there was none."""
+        return await self._sents.add(sent)
+
+    async def _record_sents(self, sents: list[Sent]) -> list[bool]:
+        ordered = sorted(sents, key=lambda one: one.post_id)
+        columns = (
+            [one.post_id for one in ordered],
+            [one.at for one in ordered],
+            [one.attempt.at for one in ordered],
+            [one.attempt.fence for one in ordered],
+            [one.attempt.fence_begun_at for one in ordered],
+            [one.publication for one in ordered],
+            [one.url for one in ordered],
+            [_as_json(one.attempt) for one in ordered],
+            [one.detail for one in ordered],
+        )
+        async with self.engine.begin() as connection:
+            rows = await connection.exec_driver_sql(SENTS, columns)
+            written = {row.post_id for row in rows}
+        return [one.post_id in written for one in sents]
+
+    async def record_attempt(self, post_id: str, attempt: Attempt) -> None:
+        """Keep what became of one try that was not the last; the newest twenty are kept."""
+        async with self.engine.begin() as connection:
+            await connection.exec_driver_sql(ATTEMPT, (post_id, _as_json(attempt)))
 
     async def record(self, post_id: str, state: State, **values: Any) -> bool:
         """Move a row to a state that may follow its own; False where it may not."""
@@ -179,30 +274,12 @@ class Store:
         async with self.engine.connect() as connection:
             return [_entry(row) for row in await connection.execute(statement)]
 
-    async def show_in_feed(self, post: Post, *, last: Callable[[], None]) -> None:
-        """Put a post into the feed; again is the same. `last` is called when all is at hand."""
-        values = {
-            "post_id": post.post_id,
-            "account": post.account,
-            "kind": post.kind,
-            "language": post.language,
-            "text": post.text,
-            "incident_id": post.incident_id,
-        }
-        async with self.engine.begin() as connection:
-            last()
-            await connection.execute(insert(FEED).values(values).on_conflict_do_nothing())
 
-    async def remove_from_feed(self, post_id: str) -> None:
-        """Take a post out of the feed; again is the same."""
-        async with self.engine.begin() as connection:
-            await connection.execute(delete(FEED).where(FEED.c.post_id == post_id))
-
-    async def read_feed(self) -> list[Row[Any]]:
-        """Return the newest posts of the feed."""
-        statement = select(FEED).order_by(FEED.c.published_at.desc()).limit(FEED_ROWS)
-        async with self.engine.connect() as connection:
-            return list(await connection.execute(statement))
+def _as_json(attempt: Attempt) -> str:
+    return json.dumps(
+        {name: value for name, value in asdict(attempt).items() if value is not None},
+        default=datetime.isoformat,
+    )
 
 
 def _entry(row: Row[Any]) -> Entry:

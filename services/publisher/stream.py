@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import structlog
@@ -43,7 +43,7 @@ from schemas.topics import (
 from services.kit import broker as kafka
 from services.kit.telemetry import Clock, trace_id
 from services.publisher.accounts import AnyAccount, posts_of
-from services.publisher.delivery import Delivery
+from services.publisher.delivery import Delivery, Job
 from services.publisher.fence import VOID_AFTER_S, Fence, begin
 from services.publisher.gate import Passed, Verdict, Waiting, judge
 from services.publisher.queues import Queues
@@ -128,6 +128,14 @@ class Stream:
         self.delivery = delivery
         for queues in (self.due, self.updates):
             queues.settle = delivery.settle
+        # An incident's updates stay in their order; how many offers may overlap, the channel says.
+        self.due.parallel = lambda account: (
+            delivery.channels[account].capabilities.parallel if account in delivery.channels else 1
+        )
+
+    async def say(self, post: Post) -> None:
+        """Say an update of our own, which is in no topic: it is lost if this process ends first."""
+        await self.delivery.settle(Job(post, 1, lambda: None))
 
     async def start(self) -> None:
         """Begin to read and write; the admin client wants a running loop."""
@@ -177,16 +185,16 @@ class Stream:
             except TimeoutError:
                 pass
             self._wanted.clear()
-            begun_s = self.clock.monotonic_s()
+            begun_s, begun_at = self.clock.monotonic_s(), self.clock.now()
             try:
-                await self._one_fence(begun_s)
+                await self._one_fence(begun_s, begun_at)
             except Exception as error:  # Any of aiokafka's: without a fence offers wait.
                 self.fences.labels("failed").inc()
                 log.error("no fence", why=str(error) or type(error).__name__)
                 await asyncio.sleep(FENCE_RETRY_S)
             await asyncio.sleep(max(0.0, begun_s + FENCE_GAP_S - self.clock.monotonic_s()))
 
-    async def _one_fence(self, begun_s: float) -> None:
+    async def _one_fence(self, begun_s: float, begun_at: datetime) -> None:
         self._number += 1
         self.fence = begin(self._number, now_s=begun_s, partitions=DISRUPTIONS.partitions)
         counted = asyncio.create_task(self._count_partitions())
@@ -203,7 +211,7 @@ class Stream:
         assert fence is not None
         if fence.void(now_s):
             raise TimeoutError(f"fence {fence.number} took {now_s - begun_s:.1f} s and is void")
-        self.passed = Passed(number=fence.number, begun_s=fence.begun_s)
+        self.passed = Passed(number=fence.number, begun_s=fence.begun_s, begun_at=begun_at)
         self.fence_seconds.observe(now_s - fence.begun_s)
         self.fences.labels("passed").inc()
         self._ring()
@@ -266,7 +274,7 @@ class Stream:
             await self._bell.wait()
         while hold.hold_id in self.holds:
             try:
-                await self.delivery.take_back(hold)
+                await self.delivery.take_back.take_back(hold)
             except Exception as error:  # The database's: the hold stands, and we try again.
                 log.error("take-back", hold=hold.hold_id, error=str(error))
                 await asyncio.sleep(PROBE_S)
@@ -279,7 +287,7 @@ class Stream:
             await asyncio.sleep(RESUME_EVERY_S)
             try:
                 before = self.clock.now() - timedelta(seconds=RESUME_AFTER_S)
-                await self.delivery.resume_retractions(before)
+                await self.delivery.take_back.resume(before)
             except Exception as error:  # The database's: the next round comes.
                 log.error("retractions", error=str(error))
 

@@ -27,7 +27,8 @@ from services.publisher.channels.feed import Feed
 from services.publisher.channels.mastodon import Mastodon
 from services.publisher.channels.webhook import Webhook, sign
 from services.publisher.gate import Cleared, TooLate
-from services.publisher.store import SCHEMA, Store
+from services.publisher.page_store import PageStore
+from services.publisher.store import SCHEMA
 from tests.builders import a_post
 from tests.fakes import FakeChannel
 
@@ -85,12 +86,12 @@ async def a_mastodon(system: System) -> AsyncIterator[Subject]:
 @asynccontextmanager
 async def a_feed(system: System) -> AsyncIterator[Subject]:
     engine = database.new_engine(system.database, schema=SCHEMA)
-    store = Store(engine, publisher="contract")
+    rows = PageStore(engine)
 
     async def standing(text: str) -> int:
-        return sum(1 for row in await store.read_feed() if row.text == text)
+        return sum(1 for row in await rows.read_feed() if row.text == text)
 
-    yield Subject(Feed(store, Clock()), standing)
+    yield Subject(Feed(rows, Clock()), standing)
     await engine.dispose()
 
 

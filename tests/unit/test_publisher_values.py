@@ -16,6 +16,7 @@ from services.publisher.ledger import (
     FOLLOWS,
     Capabilities,
     GiveUp,
+    LookUp,
     SendAgain,
     after_unknown,
     before,
@@ -46,6 +47,9 @@ def test_a_fence_is_void_after_ten_seconds() -> None:
 FOR_EVER, AN_HOUR, NEVER = (
     Capabilities(idempotent_s=s, can_delete=True) for s in (math.inf, 3600, 0)
 )
+BY_KEY, BY_WORDS = (
+    Capabilities(idempotent_s=60, can_delete=True, reads_back=how) for how in ("exact", "search")
+)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +61,9 @@ FOR_EVER, AN_HOUR, NEVER = (
         ("offer", NEVER, 0, GiveUp),
         ("update", NEVER, 0, SendAgain),
         ("update", AN_HOUR, 4000, SendAgain),
+        ("offer", BY_KEY, 59, SendAgain),
+        ("offer", BY_KEY, 61, LookUp),
+        ("update", BY_WORDS, 61, LookUp),
     ],
 )
 def test_what_an_unknown_outcome_means(
@@ -67,10 +74,26 @@ def test_what_an_unknown_outcome_means(
     assert isinstance(found, decision)
 
 
+@pytest.mark.parametrize(
+    ("kind", "capabilities", "decision"),
+    [
+        ("offer", BY_KEY, SendAgain),
+        ("offer", BY_WORDS, GiveUp),  # It may still be on its way: a search proves no absence.
+        ("update", BY_WORDS, SendAgain),
+    ],
+)
+def test_what_it_means_that_a_post_was_looked_for_and_not_found(
+    kind: str, capabilities: Capabilities, decision: type[object]
+) -> None:
+    assert kind in ("offer", "update")
+    found = after_unknown(kind, capabilities, age_s=100, looked=True)  # type: ignore[arg-type]
+    assert isinstance(found, decision)
+
+
 def test_nothing_follows_what_is_settled_for_good() -> None:
     assert not FOLLOWS["retracted"]
     assert not FOLLOWS["uncertain"]
-    assert before("intent") == ["failed"]
+    assert set(before("intent")) == {"failed", "withdrawn"}
     assert set(before("retracting")) == {"sent", "retraction_failed"}
 
 

@@ -5,16 +5,33 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from schemas.posts import Post
 from services.publisher.gate import Cleared
 from services.publisher.ledger import Capabilities
+from services.publisher.rates import Told
+from services.publisher.texts import TextLimit, fits, length, parts
 
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """A post as it stands on a channel: the channel's id for it, and where people see it."""
+    """A post as it stands on a channel: the channel's id for it, and where people see it.
+
+    A thread has the ids of its parts, separated by spaces. `told` is what the answer said of rates.
+    `detail` is what a person should know though it went out.
+    """
 
     id: str
     url: str | None = None
+    told: Told | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Retracted:
+    """A publication is gone; `remains` says what other people made of it that stays."""
+
+    remains: str = ""
+    told: Told | None = None
 
 
 class Refused(Exception):
@@ -24,9 +41,20 @@ class Refused(Exception):
 class NotSent(Exception):
     """Nothing was published, and a later try may do. `retry_after_s` is the channel's own word."""
 
-    def __init__(self, why: str, *, retry_after_s: float = 0) -> None:
+    def __init__(self, why: str, *, retry_after_s: float = 0, told: Told | None = None) -> None:
         super().__init__(why)
-        self.retry_after_s = retry_after_s
+        self.retry_after_s, self.told = retry_after_s, told
+
+
+class Partly(Exception):
+    """Some of it went out; go on with the same key, behind a new clearance.
+
+    `failed`: the channel did, and is to be left alone for a while.
+    """
+
+    def __init__(self, why: str, *, failed: bool = False) -> None:
+        super().__init__(why)
+        self.failed = failed
 
 
 class Unknown(Exception):
@@ -37,14 +65,27 @@ class Channel(Protocol):
     """One account on one network.
 
     `publish` takes what the gate cleared and nothing else; its last line before the I/O is
-    `cleared.check(...)`. `key` is the same for every try of one post. `retract` raises Refused
-    where the channel will not, and treats what is already gone as done.
+    `cleared.check(...)`. `key` is the same for every try of one post. `look_up` finds what a lost
+    answer would have told, where `reads_back` says so. `retract` raises Refused where the channel
+    will not, and treats what is already gone as done.
     """
 
     capabilities: Capabilities
 
     async def publish(self, cleared: Cleared, *, key: str) -> Publication: ...
 
-    async def retract(self, publication: Publication) -> None: ...
+    async def look_up(self, post: Post, *, key: str) -> Publication | None: ...
+
+    async def retract(self, publication: Publication) -> Retracted: ...
 
     async def aclose(self) -> None: ...
+
+
+def texts_of(post: Post, limit: TextLimit) -> list[str]:
+    """Return the texts to publish: an update that is too long is a thread; an offer is refused."""
+    if post.kind == "offer" and not fits(post.text, limit):
+        raise Refused(f"the text has {length(post.text, limit)} of at most {limit.most} characters")
+    try:
+        return parts(post.text, limit)
+    except ValueError as error:
+        raise Refused(str(error)) from error

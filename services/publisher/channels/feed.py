@@ -10,9 +10,11 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from schemas.posts import Post
 from services.kit.telemetry import Clock
-from services.publisher.channels import NotSent, Publication, Unknown
+from services.publisher.channels import NotSent, Publication, Retracted, Unknown
 from services.publisher.gate import Cleared
 from services.publisher.ledger import Capabilities
+
+PARALLEL = 4  # As many as leave connections of the pool to others.
 
 
 class FeedRows(Protocol):
@@ -27,7 +29,7 @@ class FeedRows(Protocol):
 class Feed:
     """Our own page: every try of one post is one row."""
 
-    capabilities = Capabilities(idempotent_s=math.inf, can_delete=True)
+    capabilities = Capabilities(idempotent_s=math.inf, can_delete=True, parallel=PARALLEL)
 
     def __init__(self, rows: FeedRows, clock: Clock) -> None:
         self.rows, self.clock = rows, clock
@@ -43,8 +45,12 @@ class Feed:
             raise Unknown(str(error.orig)) from error
         return Publication(cleared.post.post_id, f"/#{cleared.post.post_id}")
 
-    async def retract(self, publication: Publication) -> None:
+    async def look_up(self, post: Post, *, key: str) -> Publication | None:
+        raise NotImplementedError("a second try is the same row")
+
+    async def retract(self, publication: Publication) -> Retracted:
         await self.rows.remove_from_feed(publication.id)
+        return Retracted()
 
     async def aclose(self) -> None:
         return

@@ -1,89 +1,131 @@
-"""Mastodon, and servers that speak its API, through Mastodon.py (synchronous: it runs in threads).
+"""Mastodon, and servers that speak its API: GoToSocial, Pleroma, Pixelfed.
 
-Mastodon keeps an Idempotency-Key for an hour and writes it after the create, so that a second try
-within that hour is recognised, though not airtight against a crash of the server between the two.
+- `POST /api/v1/statuses` (docs.joinmastodon.org/methods/statuses/#create): an `Idempotency-Key` is kept
+  for an hour, and written behind the create: a crash of the server between the two makes a second one.
+  Later the account's newest statuses are searched for the words.
+- `DELETE /api/v1/statuses/:id` (#delete) answers with the status, and so with what it had: replies and
+  reshares of other people stay.
+- Limits (docs.joinmastodon.org/api/rate-limits): `X-RateLimit-*`, the reset in ISO 8601; deletions
+  have a bucket of their own, 30 in 30 minutes.
+- A status has 500 characters, or as the server says; a link counts 23, of a mention only `@who`
+  (docs.joinmastodon.org/user/posting/#text).
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+import html
+import re
+from datetime import datetime
 
-import requests
-from mastodon import Mastodon as Client
-from mastodon import errors
+import httpx
 
+from schemas.posts import Post
 from services.kit.telemetry import Clock
 from services.publisher.accounts import MastodonAccount
-from services.publisher.channels import NotSent, Publication, Refused, Unknown
+from services.publisher.channels import Publication, Retracted, texts_of
+from services.publisher.channels.http import ask, new_client, told_by
 from services.publisher.gate import Cleared
 from services.publisher.ledger import Capabilities
+from services.publisher.rates import Told
+from services.publisher.texts import TextLimit
 
-TIMEOUT_S = 10
-THREADS = 2  # One for offers and one for updates: neither waits for the other.
-IDEMPOTENT_S = 3_600
-MASTODON_CHARS = 500
-T = TypeVar("T")
+IDEMPOTENT_S = 3_600 - 60  # By our clock and theirs.
+LINK_CHARS = 23
+CONNECTIONS = 4
+NEWEST = 40  # As many as one answer has.
+_GONE = frozenset({404})
 
 
 class Mastodon:
     """One account on one server."""
 
-    capabilities = Capabilities(idempotent_s=IDEMPOTENT_S, can_delete=True)
-
     def __init__(self, account: MastodonAccount, clock: Clock) -> None:
         self.account, self.clock = account, clock
-        self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix="mastodon")
-        self.client = Client(
-            access_token=account.token.get_secret_value(),
-            api_base_url=account.url,
-            request_timeout=TIMEOUT_S,
-            ratelimit_method="throw",
-            version_check_mode="none",
+        limit = TextLimit(
+            most=account.characters, unit="graphemes", link=LINK_CHARS, short_mentions=True
         )
+        self.limit = limit
+        self.capabilities = Capabilities(
+            idempotent_s=IDEMPOTENT_S,
+            can_delete=True,
+            reads_back="search",
+            text=limit,
+            has_rate=True,
+        )
+        self.client = new_client(base_url=account.url, connections=CONNECTIONS)
 
     async def publish(self, cleared: Cleared, *, key: str) -> Publication:
-        if len(cleared.post.text) > MASTODON_CHARS:
-            raise Refused(f"the text has more than {MASTODON_CHARS} characters")
+        post = cleared.post
+        texts = texts_of(post, self.limit)
+        ids: list[str] = []
+        told: Told | None = None
+        for number, text in enumerate(texts, 1):
+            form = {"status": text, "visibility": self.account.visibility}
+            if post.language:
+                form["language"] = post.language[:2]
+            if ids:
+                form["in_reply_to_id"] = ids[-1]
+            headers = self._headers(f"{key}.{number}" if len(texts) > 1 else key)
+            cleared.check(self.clock.monotonic_s())
+            answer, told = await self._ask("POST", "/api/v1/statuses", data=form, headers=headers)
+            made = answer.json()
+            ids.append(str(made["id"]))
+            if number == 1:
+                url = made.get("url")
+        return Publication(" ".join(ids), url, told)
 
-        def create() -> Publication:
-            cleared.check(self.clock.monotonic_s())  # In the thread: it may have waited for one.
-            made = self.client.status_post(
-                cleared.post.text,
-                idempotency_key=key,
-                visibility=self.account.visibility,
-                language=(cleared.post.language or "")[:2] or None,
-            )
-            return Publication(str(made["id"]), made.get("url"))
+    async def look_up(self, post: Post, *, key: str) -> Publication | None:
+        texts = texts_of(post, self.limit)
+        me, _ = await self._ask("GET", "/api/v1/accounts/verify_credentials")
+        path = f"/api/v1/accounts/{me.json()['id']}/statuses"
+        answer, told = await self._ask("GET", path, params={"limit": NEWEST})
+        known = {_plain(status["content"]): status for status in answer.json()}
+        found = [known[_words(text)] for text in texts if _words(text) in known]
+        if len(found) < len(texts):
+            return None
+        return Publication(" ".join(str(s["id"]) for s in found), found[0].get("url"), told)
 
-        return await self._call(create)
-
-    async def retract(self, publication: Publication) -> None:
-        def remove() -> None:
-            try:
-                self.client.status_delete(publication.id)
-            except errors.MastodonNotFoundError:
-                return  # Gone already: that is what was wanted.
-
-        await self._call(remove)
+    async def retract(self, publication: Publication) -> Retracted:
+        remains, told = {"replies": 0, "reshares": 0}, None
+        for status_id in reversed(publication.id.split()):
+            path = f"/api/v1/statuses/{status_id}"
+            answer, told = await self._ask("DELETE", path, bucket="delete", allowed=_GONE)
+            if answer.is_success:
+                gone = answer.json()
+                remains["replies"] += int(gone.get("replies_count") or 0)
+                remains["reshares"] += int(gone.get("reblogs_count") or 0)
+        said = ", ".join(f"{count} {what}" for what, count in remains.items() if count)
+        return Retracted(f"{said} of others were there" if said else "", told)
 
     async def aclose(self) -> None:
-        self.threads.shutdown(wait=False, cancel_futures=True)
+        await self.client.aclose()
 
-    async def _call(self, act: Callable[[], T]) -> T:
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self.threads, act)
-        except errors.MastodonRatelimitError as error:
-            raise NotSent(f"rate limit: {error}", retry_after_s=30) from error
-        except (errors.MastodonServerError, errors.MastodonReadTimeout) as error:
-            raise Unknown(str(error)) from error
-        except errors.MastodonNetworkError as error:
-            if isinstance(error.__cause__ or error.__context__, requests.ConnectTimeout):
-                raise NotSent(f"no connection: {error}") from error
-            if "Connection refused" in str(error) or "NewConnectionError" in str(error):
-                raise NotSent(f"no connection: {error}") from error
-            raise Unknown(str(error)) from error
-        except (errors.MastodonAPIError, errors.MastodonIllegalArgumentError) as error:
-            raise Refused(str(error)) from error
+    def _headers(self, key: str = "") -> dict[str, str]:
+        headers = {"authorization": f"Bearer {self.account.token.get_secret_value()}"}
+        return headers | ({"idempotency-key": key} if key else {})
+
+    async def _ask(
+        self, method: str, path: str, *, bucket: str = "create", **values: object
+    ) -> tuple[httpx.Response, Told | None]:
+        def hear(answer: httpx.Response, now: datetime) -> Told | None:
+            if method == "GET":
+                return None  # Reading has a limit of its own, which we do not come near.
+            return told_by(answer, now, prefix="x-ratelimit", reset="iso", bucket=bucket)
+
+        values.setdefault("headers", self._headers())
+        return await ask(
+            self.client,
+            method,
+            path,
+            now=self.clock.now(),
+            hear=hear,
+            **values,  # type: ignore[arg-type]
+        )
+
+
+def _plain(content: str) -> str:
+    return _words(html.unescape(re.sub(r"<[^>]*>", " ", content)))
+
+
+def _words(text: str) -> str:
+    return "".join(text.split())

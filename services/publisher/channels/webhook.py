@@ -1,4 +1,8 @@
-"""Signed webhooks, as Standard Webhooks 1.0 has them: HMAC-SHA256 over id, time and body."""
+"""Signed webhooks, as Standard Webhooks 1.0 has them: HMAC-SHA256 over id, time and body.
+
+While a secret is changed both sign, the new one first ("Signature scheme", zero downtime rotation). A
+receiver that has seen a `webhook-id` is to pass it over; one that cannot says `deduplicates: false`.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +13,15 @@ import json
 import math
 from typing import Any
 
-import httpx
-
+from schemas.posts import Post
 from services.kit.telemetry import Clock
 from services.publisher.accounts import WebhookAccount
-from services.publisher.channels import NotSent, Publication, Refused, Unknown
+from services.publisher.channels import Publication, Retracted
+from services.publisher.channels.http import ask, new_client
 from services.publisher.gate import Cleared
 from services.publisher.ledger import Capabilities
 
-TIMEOUT_S = 10.0
-CONNECTIONS = 20
-RETRY_LATER = frozenset({408, 425, 429})
-SERVER_ERRORS = 500
+CONNECTIONS = 32
 
 
 class Webhook:
@@ -29,11 +30,12 @@ class Webhook:
     def __init__(self, account: WebhookAccount, clock: Clock) -> None:
         self.account, self.clock = account, clock
         self.capabilities = Capabilities(
-            idempotent_s=math.inf if account.deduplicates else 0, can_delete=True
+            idempotent_s=math.inf if account.deduplicates else 0,
+            can_delete=True,
+            parallel=CONNECTIONS - 1,  # One is for updates.
+            has_rate=True,
         )
-        self.client = httpx.AsyncClient(
-            timeout=TIMEOUT_S, limits=httpx.Limits(max_connections=CONNECTIONS)
-        )
+        self.client = new_client(connections=CONNECTIONS, keeps=account.deduplicates)
 
     async def publish(self, cleared: Cleared, *, key: str) -> Publication:
         post = cleared.post
@@ -43,9 +45,13 @@ class Webhook:
         await self._deliver(headers, body)
         return Publication(key)
 
-    async def retract(self, publication: Publication) -> None:
+    async def look_up(self, post: Post, *, key: str) -> Publication | None:
+        raise NotImplementedError("a receiver cannot be asked")
+
+    async def retract(self, publication: Publication) -> Retracted:
         body = self._body("post.retracted", {"publication": publication.id})
         await self._deliver(self._headers(f"{publication.id}.retracted", body), body)
+        return Retracted()
 
     async def aclose(self) -> None:
         await self.client.aclose()
@@ -56,30 +62,26 @@ class Webhook:
 
     def _headers(self, message_id: str, body: bytes) -> dict[str, str]:
         stamp = str(int(self.clock.now().timestamp()))
-        secret = self.account.secret.get_secret_value()
         return {
             "content-type": "application/json",
             "webhook-id": message_id,
             "webhook-timestamp": stamp,
-            "webhook-signature": sign(secret, message_id=message_id, stamp=stamp, body=body),
+            "webhook-signature": " ".join(
+                sign(one.get_secret_value(), message_id=message_id, stamp=stamp, body=body)
+                for one in (self.account.secret, self.account.old_secret)
+                if one is not None
+            ),
         }
 
     async def _deliver(self, headers: dict[str, str], body: bytes) -> None:
-        try:
-            answer = await self.client.post(self.account.url, content=body, headers=headers)
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            raise NotSent(f"no connection: {error}") from error
-        except httpx.HTTPError as error:
-            raise Unknown(f"{type(error).__name__}: {error}") from error
-        if answer.is_success:
-            return
-        said = f"HTTP {answer.status_code}: {answer.text[:200]}"
-        if answer.status_code in RETRY_LATER:
-            after = answer.headers.get("retry-after", "0")
-            raise NotSent(said, retry_after_s=float(after) if after.isdigit() else 0)
-        if answer.status_code >= SERVER_ERRORS:
-            raise Unknown(said)  # It may have failed after it took the post.
-        raise Refused(said)
+        await ask(
+            self.client,
+            "POST",
+            self.account.url,
+            now=self.clock.now(),
+            content=body,
+            headers=headers,
+        )
 
 
 def sign(secret: str, *, message_id: str, stamp: str, body: bytes) -> str:

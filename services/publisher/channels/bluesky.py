@@ -1,0 +1,244 @@
+"""Bluesky, and any AT Protocol server.
+
+- `com.atproto.repo.createRecord` with a record key of our choice (atproto.com/specs/record-key, type
+  `tid`), derived from the post: a second try finds the key taken, and the record is looked at. So a
+  post appears once, for ever.
+- Sessions: `com.atproto.server.createSession`, then `refreshSession` when the access token has expired
+  (`ExpiredToken`, HTTP 400), for logins are limited to 30 in five minutes.
+- `app.bsky.feed.post`: 300 graphemes and 3,000 bytes; links and tags are facets with byte offsets
+  (docs.bsky.app/docs/advanced-guides/post-richtext).
+- Limits: `RateLimit-*`, an epoch; creations and deletions draw on the same points
+  (docs.bsky.app/docs/advanced-guides/rate-limits).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+from datetime import datetime
+from typing import Any, Final
+
+import httpx
+import regex
+
+from schemas.posts import Post
+from services.kit.telemetry import Clock
+from services.publisher.accounts import BlueskyAccount
+from services.publisher.channels import (
+    NotSent,
+    Publication,
+    Refused,
+    Retracted,
+    Unknown,
+    texts_of,
+)
+from services.publisher.channels.http import ask, failure, new_client, told_by
+from services.publisher.gate import Cleared
+from services.publisher.ledger import Capabilities
+from services.publisher.rates import Told
+from services.publisher.texts import LINK, TextLimit
+
+CONNECTIONS: Final = 4
+COLLECTION: Final = "app.bsky.feed.post"
+_LIMIT: Final = TextLimit(most=300, unit="graphemes", bytes=3_000)
+_TAG: Final = regex.compile(r"(?<=^|\s)#(\p{L}[\p{L}\p{N}_]{0,63})")
+_BASE32: Final = "234567abcdefghijklmnopqrstuvwxyz"
+_TID_CHARS: Final = 13
+_READ_HERE: Final = frozenset({400, 401, 500})  # What they mean stands in the answer.
+
+
+class Bluesky:
+    """One account."""
+
+    capabilities = Capabilities(
+        idempotent_s=math.inf,
+        can_delete=True,
+        reads_back="exact",
+        text=_LIMIT,
+        has_rate=True,
+        delete_bucket="create",
+    )
+
+    def __init__(self, account: BlueskyAccount, clock: Clock) -> None:
+        self.account, self.clock = account, clock
+        self.client = new_client(base_url=account.url, connections=CONNECTIONS)
+        self.session: dict[str, str] = {}
+        self.login = asyncio.Lock()
+
+    async def publish(self, cleared: Cleared, *, key: str) -> Publication:
+        refs: list[dict[str, str]] = []
+        told: Told | None = None
+        for number, text in enumerate(texts_of(cleared.post, _LIMIT)):
+            await self._sign_in()
+            record = self._record(cleared.post, text, refs)
+            cleared.check(self.clock.monotonic_s())
+            ref, told = await self._create(record, record_key(cleared.post, key, number))
+            refs.append(ref)
+        return Publication(" ".join(r["uri"] for r in refs), self._url(refs[0]["uri"]), told)
+
+    async def look_up(self, post: Post, *, key: str) -> Publication | None:
+        found = []
+        for number, text in enumerate(texts_of(post, _LIMIT)):
+            ref = await self._get(record_key(post, key, number), text)
+            if ref is None:
+                return None
+            found.append(ref)
+        return Publication(" ".join(ref["uri"] for ref in found), self._url(found[0]["uri"]))
+
+    async def retract(self, publication: Publication) -> Retracted:
+        told: Told | None = None
+        for uri in reversed(publication.id.split()):
+            body = {"collection": COLLECTION, "rkey": uri.rsplit("/", 1)[1]}
+            _, told = await self._call("POST", "com.atproto.repo.deleteRecord", json=body)
+        return Retracted(told=told)
+
+    async def aclose(self) -> None:
+        await self.client.aclose()
+
+    def _record(self, post: Post, text: str, refs: list[dict[str, str]]) -> dict[str, Any]:
+        record: dict[str, Any] = {
+            "$type": COLLECTION,
+            "text": text,
+            "createdAt": self.clock.now().isoformat().replace("+00:00", "Z"),
+        }
+        if post.language:
+            record["langs"] = [post.language]
+        if found := facets(text):
+            record["facets"] = found
+        if refs:
+            record["reply"] = {"root": refs[0], "parent": refs[-1]}
+        return record
+
+    async def _create(
+        self, record: dict[str, Any], rkey: str
+    ) -> tuple[dict[str, str], Told | None]:
+        body = {"collection": COLLECTION, "rkey": rkey, "record": record}
+        try:
+            answer, told = await self._call("POST", "com.atproto.repo.createRecord", json=body)
+        except (Refused, Unknown) as error:  # The key may be taken: by the try before this one.
+            known = await self._get(rkey, record["text"])
+            if known is None:
+                raise error from None
+            return known, None
+        made = answer.json()
+        return {"uri": made["uri"], "cid": made["cid"]}, told
+
+    async def _get(self, rkey: str, text: str) -> dict[str, str] | None:
+        await self._sign_in()
+        params = {"repo": self.session["did"], "collection": COLLECTION, "rkey": rkey}
+        try:
+            answer, _ = await self._call("GET", "com.atproto.repo.getRecord", params=params)
+        except Refused:
+            return None  # RecordNotFound.
+        found = answer.json()
+        if found["value"].get("text") != text:
+            raise Refused(f"the record {rkey} is another post")
+        return {"uri": found["uri"], "cid": found["cid"]}
+
+    def _url(self, uri: str) -> str:
+        rkey = uri.rsplit("/", 1)[1]
+        return f"https://bsky.app/profile/{self.account.handle}/post/{rkey}"
+
+    async def _sign_in(self) -> None:
+        async with self.login:
+            if not self.session:
+                secret = self.account.password.get_secret_value()
+                body = {"identifier": self.account.handle, "password": secret}
+                try:
+                    answer, _ = await ask(
+                        self.client,
+                        "POST",
+                        "/xrpc/com.atproto.server.createSession",
+                        now=self.clock.now(),
+                        json=body,
+                    )
+                except Refused as error:
+                    raise NotSent(f"no session: {error}") from error  # A person's matter.
+                self.session = answer.json()
+
+    async def _refresh(self, expired: str) -> None:
+        async with self.login:
+            if self.session.get("accessJwt") != expired:
+                return  # Somebody else has done it.
+            headers = {"authorization": f"Bearer {self.session['refreshJwt']}"}
+            answer, _ = await ask(
+                self.client,
+                "POST",
+                "/xrpc/com.atproto.server.refreshSession",
+                now=self.clock.now(),
+                headers=headers,
+                allowed=frozenset({400, 401}),
+            )
+            self.session = answer.json() if answer.is_success else {}
+        await self._sign_in()
+
+    async def _call(
+        self, method: str, name: str, **values: Any
+    ) -> tuple[httpx.Response, Told | None]:
+        await self._sign_in()
+        for is_last in (False, True):
+            token = self.session["accessJwt"]
+            if "json" in values:
+                values["json"] = values["json"] | {"repo": self.session["did"]}
+            answer, told = await ask(
+                self.client,
+                method,
+                f"/xrpc/{name}",
+                now=self.clock.now(),
+                hear=_hear,
+                allowed=_READ_HERE,
+                headers={"authorization": f"Bearer {token}"},
+                **values,
+            )
+            if answer.is_success:
+                break
+            if is_last or _error(answer) not in ("ExpiredToken", "InvalidToken"):
+                raise failure(answer, told, self.clock.now())
+            await self._refresh(token)
+        return answer, told
+
+
+def _hear(answer: httpx.Response, now: datetime) -> Told | None:
+    return told_by(answer, now, prefix="ratelimit")
+
+
+def _error(answer: httpx.Response) -> str:
+    try:
+        return str(answer.json().get("error", ""))
+    except (ValueError, AttributeError):
+        return ""
+
+
+def record_key(post: Post, key: str, number: int) -> str:
+    """Return the record key of one part of a post: a TID of its due second, and of its own key.
+
+    Thirty bits are of the key: of a hundred posts due in one second two meet once in 200,000 times,
+    and then the second one is refused.
+    """
+    digest = int.from_bytes(hashlib.sha256(f"{key}.{number}".encode()).digest()[:8])
+    second = int(post.due_at.timestamp())
+    value = ((second * 1_000_000 + digest % (1 << 20) % 1_000_000) << 10) | (digest >> 54)
+    return "".join(_BASE32[(value >> 5 * place) & 31] for place in reversed(range(_TID_CHARS)))
+
+
+def facets(text: str) -> list[dict[str, Any]]:
+    """Return the links and tags of a text, by their byte offsets in UTF-8."""
+    found = [
+        (match.span(), {"$type": "app.bsky.richtext.facet#link", "uri": match.group()})
+        for match in LINK.finditer(text)
+    ]
+    found += [
+        (match.span(), {"$type": "app.bsky.richtext.facet#tag", "tag": match.group(1)})
+        for match in _TAG.finditer(text)
+    ]
+    return [
+        {
+            "index": {
+                "byteStart": len(text[:begin].encode()),
+                "byteEnd": len(text[:end].encode()),
+            },
+            "features": [feature],
+        }
+        for (begin, end), feature in sorted(found, key=lambda one: one[0])
+    ]

@@ -1,0 +1,114 @@
+"""Discord: a bot in a channel, or an incoming webhook.
+
+- Bot: `POST /channels/{id}/messages` (discord.com/developers/docs/resources/message#create-message)
+  with `nonce` and `enforce_nonce`: within "the past few minutes" the same nonce is the same message.
+  Later the channel's newest hundred messages are searched for the words.
+- Webhook: `POST …?wait=true` (resources/webhook#execute-webhook) answers with the message, knows no
+  nonce and cannot be read: a lost answer stays unknown.
+- Both delete (`DELETE …/messages/{id}`). Limits: `X-RateLimit-*` of a bucket (topics/rate-limits);
+  2,000 characters, counted here in UTF-16, which is never less.
+- Nobody is mentioned: `allowed_mentions` is empty.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+from typing import Any
+
+import httpx
+
+from schemas.posts import Post
+from services.kit.telemetry import Clock
+from services.publisher.accounts import DiscordAccount
+from services.publisher.channels import Publication, Retracted, texts_of
+from services.publisher.channels.http import ask, new_client, told_by
+from services.publisher.gate import Cleared
+from services.publisher.ledger import Capabilities
+from services.publisher.rates import Told
+from services.publisher.texts import TextLimit
+
+NONCE_S = 120.0
+NONCE_CHARS = 25
+CONNECTIONS = 4
+NEWEST = 100
+_LIMIT = TextLimit(most=2_000, unit="utf16")
+_GONE = frozenset({404})
+
+
+class Discord:
+    """One channel, by a bot or by a webhook."""
+
+    def __init__(self, account: DiscordAccount, clock: Clock) -> None:
+        self.account, self.clock = account, clock
+        self.is_bot = account.webhook is None
+        self.capabilities = Capabilities(
+            idempotent_s=NONCE_S if self.is_bot else 0,
+            can_delete=True,
+            reads_back="search" if self.is_bot else "none",
+            text=_LIMIT,
+            has_rate=True,
+        )
+        if account.webhook is not None:
+            self.path, self.headers = account.webhook.get_secret_value(), {}
+        else:
+            assert account.token is not None
+            self.path = f"{account.url}/api/v10/channels/{account.channel_id}"
+            self.headers = {"authorization": f"Bot {account.token.get_secret_value()}"}
+        self.client = new_client(connections=CONNECTIONS, keeps=self.is_bot)
+
+    async def publish(self, cleared: Cleared, *, key: str) -> Publication:
+        ids: list[str] = []
+        told: Told | None = None
+        where = f"{self.path}/messages" if self.is_bot else f"{self.path}?wait=true"
+        for number, text in enumerate(texts_of(cleared.post, _LIMIT)):
+            body: dict[str, Any] = {"content": text, "allowed_mentions": {"parse": []}}
+            if self.is_bot:
+                nonce = hashlib.sha256(f"{key}.{number}".encode()).hexdigest()[:NONCE_CHARS]
+                body |= {"nonce": nonce, "enforce_nonce": True}
+            cleared.check(self.clock.monotonic_s())
+            answer, told = await self._ask("POST", where, json=body)
+            ids.append(str(answer.json()["id"]))
+        return Publication(" ".join(ids), None, told)
+
+    async def look_up(self, post: Post, *, key: str) -> Publication | None:
+        me, _ = await self._ask("GET", f"{self.account.url}/api/v10/users/@me")
+        answer, told = await self._ask("GET", f"{self.path}/messages", params={"limit": NEWEST})
+        mine = {
+            message["content"]: str(message["id"])
+            for message in answer.json()
+            if message["author"]["id"] == me.json()["id"]
+        }
+        texts = texts_of(post, _LIMIT)
+        if not all(text in mine for text in texts):
+            return None
+        return Publication(" ".join(mine[text] for text in texts), None, told)
+
+    async def retract(self, publication: Publication) -> Retracted:
+        told: Told | None = None
+        for message_id in reversed(publication.id.split()):
+            _, told = await self._ask(
+                "DELETE", f"{self.path}/messages/{message_id}", bucket="delete", allowed=_GONE
+            )
+        return Retracted(told=told)
+
+    async def aclose(self) -> None:
+        await self.client.aclose()
+
+    async def _ask(
+        self, method: str, url: str, *, bucket: str = "create", **values: Any
+    ) -> tuple[httpx.Response, Told | None]:
+        def hear(answer: httpx.Response, now: datetime) -> Told | None:
+            if method == "GET":
+                return None
+            return told_by(answer, now, prefix="x-ratelimit", bucket=bucket)
+
+        return await ask(
+            self.client,
+            method,
+            url,
+            now=self.clock.now(),
+            hear=hear,
+            headers=self.headers,
+            **values,
+        )

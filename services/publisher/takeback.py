@@ -1,0 +1,165 @@
+"""The take-back: what a hold covers and went out just before is deleted, the newest first.
+
+Each account by itself: one that does not answer keeps no other waiting. What cannot be deleted is
+said, with who refused it, and is a person's task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+
+from schemas.holds import HoldOpened
+from schemas.posts import Outcome, Post, Result
+from services.kit.telemetry import Clock
+from services.publisher.accounts import AnyAccount
+from services.publisher.backoff import backoff_s
+from services.publisher.channels import Channel, NotSent, Publication, Refused, Unknown
+from services.publisher.ledger import State
+from services.publisher.paces import Paces
+from services.publisher.store import Entry, Store
+
+TRIES: Final = 10  # About two minutes; then a person is told.
+DETAIL_CHARS: Final = 500
+APOLOGY_USEFUL_S: Final = 3_600
+log = structlog.get_logger()
+
+
+class TakeBack:
+    """Takes back what went out, on all channel accounts."""
+
+    def __init__(
+        self,
+        store: Store,
+        channels: Mapping[str, Channel],
+        accounts: Mapping[str, AnyAccount],
+        paces: Paces,
+        *,
+        clock: Clock,
+        emit: Callable[[Outcome, str], Awaitable[None]],
+        say: Callable[[Post], Awaitable[None]] | None = None,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.store, self.channels, self.accounts, self.paces = store, channels, accounts, paces
+        self.clock, self.emit, self.say, self.chance = clock, emit, say, chance
+
+    async def would_take(
+        self, covers: Callable[[dict[str, str]], bool], *, since: datetime
+    ) -> list[tuple[Entry, bool]]:
+        """Return what would be taken back, the newest first, and whether its channel can delete."""
+        return [
+            (entry, self._can_delete(entry))
+            for entry in await self.store.sent_since(since)
+            if covers(entry.labels)
+        ]
+
+    async def take_back(self, hold: HoldOpened) -> None:
+        """Delete the offers this hold covers that went out within its window."""
+        if hold.take_back_s == 0:
+            return
+        by_account: dict[str, list[Entry]] = {}
+        for entry, _ in await self.would_take(hold.covers, since=window_begin(hold)):
+            by_account.setdefault(entry.account, []).append(entry)
+        await asyncio.gather(
+            *(self._take_back_all(name, found, hold) for name, found in by_account.items())
+        )
+
+    async def _take_back_all(self, account: str, entries: list[Entry], hold: HoldOpened) -> None:
+        done = [await self.take_back_one(entry, hold.hold_id) for entry in entries]
+        known = self.accounts.get(account)
+        if any(done) and known is not None and known.apology and self.say is not None:
+            now = self.clock.now()
+            apology = Post(
+                post_id=f"{hold.hold_id}.apology.{account}",
+                kind="update",
+                account=account,
+                text=known.apology,
+                due_at=now,
+                latest_at=now + timedelta(seconds=APOLOGY_USEFUL_S),
+                incident_id=hold.incident_id,
+            )
+            await self.say(apology)
+
+    async def take_back_one(self, entry: Entry, hold_id: str) -> bool:
+        """Delete one; say whether we did. Every publisher sees every hold: the first does it."""
+        if not await self.store.record(entry.post_id, "retracting", hold_id=hold_id):
+            return False
+        return await self._retract(entry, hold_id)
+
+    async def resume(self, before_at: datetime) -> None:
+        """End what a publisher began to take back and did not end."""
+        for entry in await self.store.left_retracting(before_at):
+            await self._retract(entry, entry.hold_id)
+
+    def _can_delete(self, entry: Entry) -> bool:
+        channel = self.channels.get(entry.account)
+        return channel is not None and channel.capabilities.can_delete and bool(entry.publication)
+
+    async def _ask(self, entry: Entry) -> tuple[State, str]:
+        """Ask until the channel has answered."""
+        if not self._can_delete(entry):
+            return "retraction_failed", f"impossible: {entry.account} cannot delete; do it by hand"
+        channel, why = self.channels[entry.account], ""
+        publication = Publication(entry.publication or "", entry.url)
+        for failures in range(1, TRIES + 1):
+            await self._wait_for_rate(entry.account, channel)
+            try:
+                done = await channel.retract(publication)
+            except Refused as error:
+                return "retraction_failed", f"refused by {entry.account}: {error}"[:DETAIL_CHARS]
+            except (NotSent, Unknown) as error:  # To delete what is gone is harmless.
+                why = str(error)[:DETAIL_CHARS]
+                after_s = 0.0
+                if isinstance(error, NotSent):
+                    await self.paces.hear(entry.account, error.told)
+                    after_s = error.retry_after_s
+                await asyncio.sleep(max(after_s, backoff_s(failures, chance=self.chance())))
+            else:
+                await self.paces.hear(entry.account, done.told)
+                return "retracted", done.remains
+        return "retraction_failed", f"{entry.account} did not answer {TRIES} times: {why}"
+
+    async def _wait_for_rate(self, account: str, channel: Channel) -> None:
+        can = channel.capabilities
+        wait_s = 1.0
+        while wait_s:
+            wait_s = await self.paces.wait_s(
+                account, "retraction", has_rate=can.has_rate, bucket=can.delete_bucket
+            )
+            await asyncio.sleep(wait_s)
+
+    async def _retract(self, entry: Entry, hold_id: str | None) -> bool:
+        state, detail = await self._ask(entry)
+        if state == "retraction_failed":
+            log.error("not taken back", post=entry.post_id, account=entry.account, why=detail)
+        await self.store.record(entry.post_id, state, detail=detail)
+        result: Result = "retracted" if state == "retracted" else "retraction_failed"
+        outcome = Outcome(
+            post_id=entry.post_id,
+            kind=entry.kind,
+            account=entry.account,
+            attempt=entry.attempt,
+            result=result,
+            at=self.clock.now(),
+            reason=detail,
+            hold_id=hold_id,
+            publication=entry.publication,
+            url=entry.url,
+        )
+        await self.emit(outcome, "")
+        return state == "retracted"
+
+
+def window_begin(hold: HoldOpened) -> datetime:
+    """Return since when what went out is taken back."""
+    return hold.opened_at - timedelta(seconds=hold.take_back_s)
+
+
+def is_within(entry: Entry, hold: HoldOpened) -> bool:
+    """Say whether a send ended inside a hold's window."""
+    return entry.done_at is not None and entry.done_at >= window_begin(hold)
