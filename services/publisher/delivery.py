@@ -23,7 +23,15 @@ from schemas.holds import OpenHolds
 from schemas.posts import Outcome, Post, Result
 from services.kit.telemetry import Clock
 from services.publisher.backoff import backoff_s
-from services.publisher.channels import Channel, NotSent, Partly, Publication, Refused, Unknown
+from services.publisher.channels import (
+    Channel,
+    NotSent,
+    Partly,
+    Publication,
+    Refused,
+    Uncertain,
+    Unknown,
+)
 from services.publisher.gate import Cleared, Held, Stale, TooLate, Verdict, Waiting
 from services.publisher.ledger import GiveUp, LookUp, SendAgain, State, after_unknown
 from services.publisher.paces import Paces
@@ -195,33 +203,46 @@ class Delivery:
             made = await channel.publish(cleared, key=job.post.post_id)
         except TooLate:
             return False  # Nothing was sent: a new fence decides.
-        except Partly as error:
-            job.maybe_sent, job.last_failure = True, str(error)[:DETAIL_CHARS]
-            return await self._retry(job, str(error)) if error.failed else False
-        except NotSent as error:
-            await self.paces.hear(account, error.told)
-            if error.told is None:
-                self.paces.failed(account, str(error))
-            await self._note(job, cleared, f"not sent: {error}")
-            # What is told of a rate gives the next turn; all publishers wait for it.
-            return await self._retry(
-                job, str(error), after_s=0 if error.told else error.retry_after_s
-            )
-        except Refused as error:
-            self.paces.worked(account)
-            await self._note(job, cleared, f"refused: {error}")
-            await self._end(job, "failed", str(error))
-            return True
-        except Unknown as error:
-            job.maybe_sent = True
-            self.paces.failed(account, str(error))
-            await self._note(job, cleared, f"unknown: {error}")
-            job.unknowns += 1
-            return await self._decide(job, str(error)) or await self._retry(job, str(error))
+        except (Partly, NotSent, Refused, Unknown, Uncertain) as error:
+            return await self._on_failure(job, cleared, error)
         self.paces.worked(account)
         await self.paces.hear(account, made.told)
         await self._sent(job, cleared, made)
         return True
+
+    async def _on_failure(
+        self,
+        job: Job,
+        cleared: Cleared,
+        error: Partly | NotSent | Refused | Unknown | Uncertain,
+    ) -> bool:
+        account, why, after_s, is_end = job.post.account, str(error), 0.0, False
+        match error:
+            case Partly():
+                job.maybe_sent, job.last_failure = True, why[:DETAIL_CHARS]
+                if not error.failed:
+                    return False  # The clearance ran out, not the channel.
+                self.paces.failed(account, why)
+            case NotSent():
+                await self._note(job, cleared, f"not sent: {why}")
+                await self.paces.hear(account, error.told)
+                if error.told is None:  # What is told gives the next turn, to all publishers.
+                    self.paces.failed(account, why)
+                    after_s = error.retry_after_s
+            case Refused():
+                self.paces.worked(account)
+                await self._note(job, cleared, f"refused: {why}")
+                await self._end(job, "failed", why)
+                is_end = True
+            case Uncertain():
+                await self._end(job, "uncertain", why)
+                is_end = True
+            case Unknown():
+                job.maybe_sent, job.unknowns = True, job.unknowns + 1
+                self.paces.failed(account, why)
+                await self._note(job, cleared, f"unknown: {why}")
+                is_end = await self._decide(job, why)
+        return is_end or await self._retry(job, why, after_s=after_s)
 
     async def _decide(self, job: Job, why: str, *, looked: bool = False) -> bool:
         """Decide behind an unknown outcome; True at the end, False to send again."""

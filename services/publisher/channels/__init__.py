@@ -61,6 +61,10 @@ class Unknown(Exception):
     """Nobody can say whether it was published."""
 
 
+class Uncertain(Exception):
+    """Nobody can say whether it was published, and no second try would tell."""
+
+
 class Channel(Protocol):
     """One account on one network.
 

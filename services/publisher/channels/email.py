@@ -22,7 +22,7 @@ from schemas.labels import covers, parse_matchers
 from schemas.posts import Post
 from services.kit.telemetry import Clock
 from services.publisher.accounts import EmailAccount, Smtp
-from services.publisher.channels import NotSent, Partly, Publication, Refused, Retracted
+from services.publisher.channels import NotSent, Partly, Publication, Refused, Retracted, Uncertain
 from services.publisher.gate import Cleared
 from services.publisher.ledger import Capabilities
 from services.publisher.mail_store import Delivered, Subscriber
@@ -151,6 +151,8 @@ class Email:
             raise NotSent(why)
         if count and done.refused == count:
             raise Refused("every recipient was refused")
+        if done.unknown and not done.sent:
+            raise Uncertain(f"{done.unknown} mails may have been sent, and no other was")
         said = f"{done.sent} of {count} mails were sent"
         for what, number in (("refused", done.refused), ("unknown", done.unknown)):
             said += f", {number} {what}" if number else ""

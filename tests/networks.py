@@ -1,0 +1,345 @@
+"""Stand-ins for networks, with the semantics their documentation states, and faults to switch on.
+
+Each is a small application in memory: what it was asked to create stands in `posts`. `Faulty` stands
+before one, and does what real connections do: it is slow, says 429 or 500, resets before or behind the
+create, or loses the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any, Literal
+
+import uvicorn
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.responses import JSONResponse
+
+Fault = Literal[
+    "none", "slow", "429", "500 before", "500 behind", "reset before", "reset behind",
+    "answer lost", "token expired",
+]  # fmt: skip
+FAULTS: tuple[Fault, ...] = (
+    "none", "slow", "429", "500 before", "500 behind", "reset before", "reset behind",
+    "answer lost", "token expired",
+)  # fmt: skip
+SLOW_S = 0.2
+WINDOW_S = 60
+DID = "did:plc:northlink"
+POSTS = f"at://{DID}/app.bsky.feed.post/"
+TOKEN = "the-secret-token-of-the-tests"
+
+
+@dataclass
+class Network:
+    """What stands on a network, and how it tells of its rate; its clock may be wrong."""
+
+    posts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    keys: dict[str, str] = field(default_factory=dict)
+    left: int = 100
+    skew: timedelta = timedelta(0)
+    expired: set[str] = field(default_factory=set)
+    logins: int = 0
+    number: int = 1_000
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + self.skew
+
+    def new_id(self) -> str:
+        self.number += 1
+        return str(self.number)
+
+    def headers(self, prefix: str, *, is_iso: bool = False) -> dict[str, str]:
+        reset_at = self.now() + timedelta(seconds=WINDOW_S)
+        return {
+            f"{prefix}-limit": "100",
+            f"{prefix}-remaining": str(self.left),
+            f"{prefix}-reset": reset_at.isoformat() if is_iso else str(reset_at.timestamp()),
+            "date": format_datetime(self.now(), usegmt=True),
+        }
+
+    def must_know(self, request: Request, token: str = TOKEN) -> None:
+        given = request.headers.get("authorization", "").split(" ")[-1]
+        if given != token or given in self.expired:
+            raise HTTPException(401, "The access token is invalid")
+
+
+def mastodon(net: Network) -> FastAPI:
+    """Return docs.joinmastodon.org's statuses API."""
+    app = FastAPI()
+
+    @app.post("/api/v1/statuses")
+    async def create(request: Request, response: Response) -> Any:
+        net.must_know(request)
+        form: Any = await request.form()
+        response.headers.update(net.headers("x-ratelimit", is_iso=True))
+        key = request.headers.get("idempotency-key", "")
+        if key in net.keys and net.keys[key] in net.posts:
+            return net.posts[net.keys[key]]
+        if len(form["status"]) > 500 and "http" not in form["status"]:
+            raise HTTPException(422, "Validation failed: Text character limit of 500 exceeded")
+        made = {
+            "id": net.new_id(), "content": f"<p>{form['status']}</p>", "text": form["status"],
+            "in_reply_to_id": form.get("in_reply_to_id"), "replies_count": 2, "reblogs_count": 5,
+        }  # fmt: skip
+        made["url"] = f"https://social.example/@northlink/{made['id']}"
+        net.posts[made["id"]] = made
+        net.keys[key] = made["id"]
+        return made
+
+    @app.get("/api/v1/accounts/verify_credentials")
+    async def who(request: Request) -> Any:
+        net.must_know(request)
+        return {"id": "7"}
+
+    @app.get("/api/v1/accounts/7/statuses")
+    async def statuses(request: Request) -> Any:
+        net.must_know(request)
+        return list(net.posts.values())[::-1][:40]
+
+    @app.delete("/api/v1/statuses/{status_id}")
+    async def remove(status_id: str, request: Request, response: Response) -> Any:
+        net.must_know(request)
+        response.headers.update(net.headers("x-ratelimit", is_iso=True))
+        if status_id not in net.posts:
+            raise HTTPException(404, "Record not found")
+        return net.posts.pop(status_id)
+
+    return app
+
+
+def discord(net: Network) -> FastAPI:
+    """Return discord.com/developers/docs' messages, of a bot and of a webhook."""
+    app = FastAPI()
+    _add_bot(app, net, "/api/v10/channels/42/messages")
+    _add_hook(app, net, f"/api/webhooks/1/{TOKEN}")
+    return app
+
+
+def _add_bot(app: FastAPI, net: Network, channel: str) -> None:
+    @app.post(channel)
+    async def create(request: Request, response: Response) -> Any:
+        net.must_know(request)
+        body = await request.json()
+        response.headers.update(net.headers("x-ratelimit"))
+        assert len(body["nonce"]) <= 25
+        if body.get("enforce_nonce") and body["nonce"] in net.keys:
+            return net.posts[net.keys[body["nonce"]]]
+        made = _message(net, body["content"])
+        net.keys[body["nonce"]] = made["id"]
+        return made
+
+    @app.get("/api/v10/users/@me")
+    async def who(request: Request) -> Any:
+        net.must_know(request)
+        return {"id": "bot"}
+
+    @app.get(channel)
+    async def messages(request: Request) -> Any:
+        net.must_know(request)
+        return list(net.posts.values())[::-1][:100]
+
+    @app.delete(channel + "/{message_id}", status_code=204)
+    async def remove(message_id: str, request: Request) -> None:
+        net.must_know(request)
+        if net.posts.pop(message_id, None) is None:
+            raise HTTPException(404, "Unknown Message")
+
+
+def _add_hook(app: FastAPI, net: Network, hook: str) -> None:
+    @app.post(hook)
+    async def execute(request: Request, response: Response) -> Any:
+        response.headers.update(net.headers("x-ratelimit"))
+        return _message(net, (await request.json())["content"])
+
+    @app.delete(hook + "/messages/{message_id}", status_code=204)
+    async def withdraw(message_id: str) -> None:
+        if net.posts.pop(message_id, None) is None:
+            raise HTTPException(404, "Unknown Message")
+
+
+def _message(net: Network, content: str) -> dict[str, Any]:
+    if len(content) > 2_000:
+        raise HTTPException(400, "Must be 2000 or fewer in length.")
+    name = net.new_id()
+    made = {"id": name, "content": content, "text": content, "author": {"id": "bot"}}
+    net.posts[name] = made
+    return made
+
+
+def bluesky(net: Network) -> FastAPI:
+    """Return the XRPC of a personal data server, as @atproto/pds answers."""
+    app = FastAPI()
+
+    def session() -> dict[str, str]:
+        net.logins += 1
+        access = f"{TOKEN}-{net.logins}"
+        return {"did": DID, "accessJwt": access, "refreshJwt": f"refresh-{access}"}
+
+    @app.post("/xrpc/com.atproto.server.createSession")
+    async def login(request: Request) -> Any:
+        if (await request.json())["password"] != TOKEN:
+            return _xrpc(401, "AuthenticationRequired", "Invalid identifier or password")
+        return session()
+
+    @app.post("/xrpc/com.atproto.server.refreshSession")
+    async def refresh(request: Request) -> Any:
+        assert request.headers["authorization"].startswith("Bearer refresh-")
+        return session()
+
+    _add_records(app, net)
+    return app
+
+
+def _add_records(app: FastAPI, net: Network) -> None:
+    @app.post("/xrpc/com.atproto.repo.createRecord")
+    async def create(request: Request, response: Response) -> Any:
+        if answer := _wrong(net, request):
+            return answer
+        body = await request.json()
+        response.headers.update(net.headers("ratelimit"))
+        uri = f"{POSTS}{body['rkey']}"
+        if uri in net.posts:
+            return _xrpc(500, "InternalServerError", "Internal Server Error")
+        net.posts[uri] = body["record"] | {"cid": f"cid-{net.new_id()}"}
+        return {"uri": uri, "cid": net.posts[uri]["cid"]}
+
+    @app.get("/xrpc/com.atproto.repo.getRecord")
+    async def get(rkey: str) -> Any:
+        uri = f"{POSTS}{rkey}"
+        if uri not in net.posts:
+            return _xrpc(400, "RecordNotFound", f"Could not locate record: {uri}")
+        return {"uri": uri, "cid": net.posts[uri]["cid"], "value": net.posts[uri]}
+
+    @app.post("/xrpc/com.atproto.repo.deleteRecord")
+    async def remove(request: Request) -> Any:
+        if answer := _wrong(net, request):
+            return answer
+        net.posts.pop(f"{POSTS}{(await request.json())['rkey']}", None)
+        return {}
+
+
+def _wrong(net: Network, request: Request) -> JSONResponse | None:
+    given = request.headers.get("authorization", "").split(" ")[-1]
+    if given in net.expired:
+        return _xrpc(400, "ExpiredToken", "Token has expired")
+    if not given.startswith(TOKEN):
+        return _xrpc(401, "AuthMissing", "Authentication Required")
+    return None
+
+
+def _xrpc(status: int, error: str, message: str) -> JSONResponse:
+    return JSONResponse({"error": error, "message": message}, status)
+
+
+def webhook(net: Network) -> FastAPI:
+    """Return a receiver that passes over a `webhook-id` it has seen."""
+    app = FastAPI()
+
+    @app.post("/hook")
+    async def take(request: Request) -> Any:
+        body = await request.json()
+        key = request.headers["webhook-id"]
+        if body["type"] == "post.retracted":
+            net.posts.pop(body["data"]["publication"], None)
+        elif key not in net.keys:
+            net.keys[key] = key
+            net.posts[key] = {"text": body["data"]["text"]}
+        return {}
+
+    return app
+
+
+class Faulty:
+    """Stands before a server; `fault` happens to the next request that `hits`, once."""
+
+    def __init__(self, port: int) -> None:
+        self.port, self.fault, self.hits = port, "none", b"POST"
+        self.address = ""
+        self.asked = 0
+        self.lost: list[asyncio.StreamWriter] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection."""
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = 0
+                for line in head.lower().split(b"\r\n"):
+                    if line.startswith(b"content-length:"):
+                        length = int(line.split(b":")[1])
+                if not await self._answer(head, await reader.readexactly(length), writer):
+                    return
+        writer.close()
+
+    async def _answer(self, head: bytes, body: bytes, writer: asyncio.StreamWriter) -> bool:
+        fault = "none"
+        if head.startswith(self.hits):
+            self.asked += 1
+            fault, self.fault = self.fault, "none"
+        if fault == "slow":
+            await asyncio.sleep(SLOW_S)
+        if fault == "reset before":
+            return _reset(writer)
+        said = {"429": b"429 Too Many Requests", "500 before": b"500 Internal Server Error"}
+        if fault in said:
+            after = b"retry-after: 1\r\n" if fault == "429" else b""
+            writer.write(
+                b"HTTP/1.1 " + said[fault] + b"\r\n" + after + b"content-length: 0\r\n\r\n"
+            )
+            return True
+        answer = await self._forward(head, body)
+        if fault == "reset behind":
+            return _reset(writer)
+        if fault == "answer lost":
+            self.lost.append(writer)  # Open, and silent.
+            return False
+        if fault == "500 behind":
+            answer = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n"
+        writer.write(answer)
+        await writer.drain()
+        return True
+
+    async def _forward(self, head: bytes, body: bytes) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        lines = [n for n in head.split(b"\r\n") if not n.lower().startswith(b"connection:")]
+        writer.write(b"\r\n".join([lines[0], b"connection: close", *lines[1:]]) + body)
+        answer = await reader.read()
+        writer.close()
+        return answer.replace(b"connection: close\r\n", b"")
+
+
+def _reset(writer: asyncio.StreamWriter) -> bool:
+    sock: socket.socket = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+    return False
+
+
+@asynccontextmanager
+async def served(app: FastAPI) -> AsyncIterator[Faulty]:
+    """Serve a network behind its faults; both have ports of their own."""
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", lifespan="off", date_header=False)
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server.serve())
+    began_s = time.monotonic()
+    while not server.started:
+        assert time.monotonic() - began_s < 10
+        await asyncio.sleep(0.01)
+    faulty = Faulty(server.servers[0].sockets[0].getsockname()[1])
+    proxy = await asyncio.start_server(faulty.serve, "127.0.0.1", 0)
+    faulty.address = f"http://127.0.0.1:{proxy.sockets[0].getsockname()[1]}"
+    yield faulty
+    for writer in faulty.lost:
+        writer.close()
+    proxy.close()
+    server.should_exit = True
+    await task
