@@ -333,7 +333,7 @@ async def served(app: FastAPI) -> AsyncIterator[Faulty]:
     began_s = time.monotonic()
     while not server.started:
         assert time.monotonic() - began_s < 10
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.02)
     faulty = Faulty(server.servers[0].sockets[0].getsockname()[1])
     proxy = await asyncio.start_server(faulty.serve, "127.0.0.1", 0)
     faulty.address = f"http://127.0.0.1:{proxy.sockets[0].getsockname()[1]}"

@@ -164,7 +164,7 @@ def test_the_table_in_a_stream_names_its_handlers(service: str) -> None:
 
 
 def test_nothing_waits_a_fixed_time_for_another_process() -> None:
-    sleeps = re.compile(r"\bsleep\((?!0\.02\)|0\.05\)|0\.2\)|A_WHILE_S\))")
+    sleeps = re.compile(r"\bsleep\((?!0\.02\)|0\.05\)|0\.2\)|(?:A_WHILE|SLOW|LOST)_S\))")
     found = [
         p
         for p in python_files("tests")
