@@ -327,7 +327,9 @@ def _reset(writer: asyncio.StreamWriter) -> bool:
 @asynccontextmanager
 async def served(app: FastAPI) -> AsyncIterator[Faulty]:
     """Serve a network behind its faults; both have ports of their own."""
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", lifespan="off", date_header=False)
+    config = uvicorn.Config(
+        app, host="127.0.0.1", port=0, log_level="error", lifespan="off", date_header=False
+    )
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())
     began_s = time.monotonic()
