@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 SHELL = {
     "app", "api", "stream", "store", "__init__",
     "delivery", "queues", "desk", "doors", "pollers", "outbox",
-    "batches", "mail_store", "page_store", "paces", "takeback",
+    "archive", "batches", "mail_store", "page_store", "paces", "takeback",
 }  # fmt: skip
 PURE = {
     "__future__", "collections", "dataclasses", "datetime", "enum", "functools", "json", "math",

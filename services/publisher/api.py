@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import asdict
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,10 +12,15 @@ from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import HTMLResponse
 from feedgen.feed import FeedGenerator
 from jinja2 import Environment, FileSystemLoader
+from pydantic import BaseModel, ConfigDict, Field
 
+from schemas.labels import Matchers, covers
 from services.kit.web import Caller, Problem, public, require
-from services.publisher.ledger import State
+from services.publisher.archive import Archive
+from services.publisher.circuit import Circuit
+from services.publisher.ledger import Capabilities, State
 from services.publisher.page_store import PageStore
+from services.publisher.rates import Rate
 from services.publisher.store import Entry, Store
 from services.publisher.stream import Stream
 
@@ -23,10 +31,48 @@ _PAGES = Environment(
 )
 
 
-def new_router(stream: Stream, store: Store, rows: PageStore, *, title: str) -> APIRouter:
+class WouldTakeBack(BaseModel):
+    """A take-back that is only tried."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    matchers: Matchers
+    within_s: int = Field(ge=1, le=7 * 86_400, description="what went out in so many last seconds")
+
+
+class Taken(BaseModel):
+    """An offer that would be taken back."""
+
+    post_id: str
+    account: str
+    published_at: datetime | None
+    url: str | None
+    can_be_deleted: bool
+
+
+class TakeBackPlan(BaseModel):
+    """What would be taken back, the newest first."""
+
+    deleted: int
+    impossible: int
+    posts: list[Taken]
+
+
+class AccountState(BaseModel):
+    """A channel account as it now is. Circuit and rates are of this publisher's knowledge."""
+
+    channel: str
+    capabilities: dict[str, Any]
+    circuit: Circuit
+    rates: dict[str, Rate]
+
+
+def new_router(
+    stream: Stream, store: Store, archive: Archive, rows: PageStore, *, title: str
+) -> APIRouter:
     """Return the publisher's routes."""
     router = APIRouter()
-    _add_ledger(router, stream, store)
+    _add_ledger(router, stream, store, archive)
 
     @router.get("/", response_class=HTMLResponse, dependencies=[Depends(public)])
     async def status_page() -> HTMLResponse:
@@ -46,7 +92,7 @@ def new_router(stream: Stream, store: Store, rows: PageStore, *, title: str) -> 
     return router
 
 
-def _add_ledger(router: APIRouter, stream: Stream, store: Store) -> None:
+def _add_ledger(router: APIRouter, stream: Stream, store: Store, archive: Archive) -> None:
     @router.get("/v1/ledger")
     async def list_ledger(
         state: State | None = None,
@@ -59,10 +105,47 @@ def _add_ledger(router: APIRouter, stream: Stream, store: Store) -> None:
     @router.get("/v1/ledger/{post_id}")
     async def read_ledger(post_id: str, _: Caller = require(*READERS)) -> Entry:
         """Return what the ledger knows of one post."""
-        entry = await store.find(post_id)
+        entry = await store.find(post_id) or await archive.find(post_id)
         if entry is None:
             raise Problem(404, f"the ledger has no post {post_id}: no send of it was begun")
         return entry
+
+    @router.post("/v1/take-back/dry-run")
+    async def try_take_back(asked: WouldTakeBack, _: Caller = require(*READERS)) -> TakeBackPlan:
+        """Say what a hold with these matchers would take back now; nothing is done."""
+        since = stream.clock.now() - timedelta(seconds=asked.within_s)
+        found = await stream.delivery.take_back.would_take(
+            lambda labels: covers(asked.matchers, labels), since=since
+        )
+        plan = [
+            Taken(
+                post_id=entry.post_id,
+                account=entry.account,
+                published_at=entry.done_at,
+                url=entry.url,
+                can_be_deleted=can,
+            )
+            for entry, can in found
+        ]
+        return TakeBackPlan(
+            deleted=sum(one.can_be_deleted for one in plan),
+            impossible=sum(not one.can_be_deleted for one in plan),
+            posts=plan,
+        )
+
+    @router.get("/v1/accounts")
+    async def list_accounts(_: Caller = require(*READERS)) -> dict[str, AccountState]:
+        """List the channel accounts: what they can do, and whether they fail."""
+        delivery = stream.delivery
+        return {
+            name: AccountState(
+                channel=stream.accounts[name].channel,
+                capabilities=_in_words(channel.capabilities),
+                circuit=delivery.paces.circuits.get(name, Circuit()),
+                rates=await delivery.paces.rates(name),
+            )
+            for name, channel in delivery.channels.items()
+        }
 
     @router.get("/v1/gate")
     async def read_gate(_: Caller = require(*READERS)) -> dict[str, Any]:
@@ -77,6 +160,13 @@ def _add_ledger(router: APIRouter, stream: Stream, store: Store) -> None:
             "waiting_offers": stream.waiting_count,
             "open_holds": [hold.hold_id for hold in stream.holds],
         }
+
+
+def _in_words(capabilities: Capabilities) -> dict[str, Any]:
+    found = asdict(capabilities)
+    if math.isinf(capabilities.idempotent_s):
+        found["idempotent_s"] = "for ever"
+    return found
 
 
 def _atom(title: str, posts: list[Any]) -> bytes:

@@ -29,6 +29,7 @@ from services.publisher.accounts import (
     WebhookAccount,
 )
 from services.publisher.api import new_router
+from services.publisher.archive import Archive
 from services.publisher.channels import Channel
 from services.publisher.channels.bluesky import Bluesky
 from services.publisher.channels.discord import Discord
@@ -54,6 +55,7 @@ class PublisherSettings(Settings):
     lease_s: float = Field(default=0.25, gt=0, le=5, description="how long a fence is relied on")
     accounts: Path = Field(default=Path("accounts.yaml"), description="file of channel accounts")
     title: str = Field(default="Service status", description="title of the public page")
+    ledger_days: int = Field(default=8, ge=8, description="then a settled post is archived")
     public_url: str = Field(default="", description="where the public finds the page, for links")
 
 
@@ -90,6 +92,7 @@ def new_service(_: Settings) -> FastAPI:
     url = settings.public_url.rstrip("/")
     channels = {n: _channel(a, tables, clock, url=url) for n, a in accounts.items()}
     shared: dict[str, Any] = {"clock": clock, "emit": stream.emit_outcome}
+    archive = Archive(engine, clock=clock, days=settings.ledger_days)
     take_back = TakeBack(store, channels, accounts, paces, say=stream.say, **shared)
     delivery = Delivery(store, channels, stream, paces, take_back, **shared)
     stream.deliver_by(delivery)
@@ -110,6 +113,7 @@ def new_service(_: Settings) -> FastAPI:
                     telemetry.crash,
                     stream.keep_fences(),
                     stream.keep_retractions(),
+                    archive.keep_moving(),
                     stream.due.keep_commits(),
                     stream.updates.keep_commits(),
                 )
@@ -125,7 +129,7 @@ def new_service(_: Settings) -> FastAPI:
         remarks=lambda: paces.remarks() | delivery.remarks(),
         lifespan=lifespan,
     )
-    app.include_router(new_router(stream, store, tables.page, title=settings.title))
+    app.include_router(new_router(stream, store, archive, tables.page, title=settings.title))
     return app
 
 

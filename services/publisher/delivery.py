@@ -150,7 +150,8 @@ class Delivery:
         """Take one step: a turn, the intent, or the send behind both; True at the end."""
         if not job.has_turn:
             job.has_turn = await self._take_turn(job)
-            return False
+            if not job.has_turn:
+                return False
         if job.recorded:
             return await self._publish(job, cleared)
         at = self.clock.now()

@@ -14,9 +14,13 @@ from services.publisher import circuit
 from services.publisher.circuit import Circuit
 from services.publisher.rates import Go, Purpose, Rate, Told, Wait, heard, take
 
+ASK_AGAIN_S: Final = 2.0  # Where no limit is known, whether another publisher was told of one.
 _READ: Final = text(
     "SELECT most, remaining, reset_at FROM rates WHERE account = :account AND bucket = :bucket"
     " FOR UPDATE"
+)
+_READ_ALL: Final = text(
+    "SELECT bucket, most, remaining, reset_at FROM rates WHERE account = :account"
 )
 _WRITE: Final = text(
     "INSERT INTO rates (account, bucket, most, remaining, reset_at)"
@@ -35,6 +39,7 @@ class Paces:
     ) -> None:
         self.engine, self.clock = engine, clock
         self.circuits: dict[str, Circuit] = {}
+        self._unlimited_until_s: dict[tuple[str, str], float] = {}
         if registry is not None:
             Gauge("interlock_open_circuits", "Accounts that fail.", registry=registry).set_function(
                 lambda: sum(one.is_open for one in self.circuits.values())
@@ -54,10 +59,14 @@ class Paces:
         return await self._take(account, bucket, purpose) if has_rate else 0.0
 
     async def _take(self, account: str, bucket: str, purpose: Purpose) -> float:
+        now_s = self.clock.monotonic_s()
+        if now_s < self._unlimited_until_s.get((account, bucket), 0.0):
+            return 0.0
         async with self.engine.begin() as connection:
             rate = await self._read(connection, account, bucket)
-            if rate is None:
-                return 0.0  # Nobody was told of a limit yet.
+            if rate is None:  # Nobody was told of a limit yet.
+                self._unlimited_until_s[account, bucket] = now_s + ASK_AGAIN_S
+                return 0.0
             match take(rate, purpose, now=self.clock.now()):
                 case Go(left):
                     await self._write(connection, account, bucket, left)
@@ -69,9 +78,19 @@ class Paces:
         """Keep what an answer said of the account's rate."""
         if told is None:
             return
+        self._unlimited_until_s.pop((account, told.bucket), None)
         async with self.engine.begin() as connection:
             known = await self._read(connection, account, told.bucket)
             await self._write(connection, account, told.bucket, heard(known, told))
+
+    async def rates(self, account: str) -> dict[str, Rate]:
+        """Return what is known of an account's rates, by bucket."""
+        async with self.engine.connect() as connection:
+            rows = await connection.execute(_READ_ALL, {"account": account})
+            return {
+                row.bucket: Rate(limit=row.most, remaining=row.remaining, reset_at=row.reset_at)
+                for row in rows
+            }
 
     def worked(self, account: str) -> None:
         """Note that the account answered."""

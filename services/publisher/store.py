@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -55,6 +55,7 @@ LEDGER = Table(
     Column("begun_at", _AT),
     Column("attempts", JSONB),
 )
+ARCHIVE = LEDGER.to_metadata(MetaData(), name="ledger_archive")
 INTENTS = """
 INSERT INTO ledger (post_id, kind, account, state, attempt, publisher, fence, labels,
                     incident_id, intent_at)
@@ -163,7 +164,7 @@ class Store:
     async def _find_all(self, post_ids: list[str]) -> list[Entry | None]:
         async with self.engine.connect() as connection:
             rows = await connection.execute(select(LEDGER).where(LEDGER.c.post_id.in_(post_ids)))
-            found = {row.post_id: _entry(row) for row in rows}
+            found = {row.post_id: entry_of(row) for row in rows}
         return [found.get(post_id) for post_id in post_ids]
 
     async def record_intent(
@@ -256,7 +257,7 @@ class Store:
             .limit(TAKE_BACK_ROWS)
         )
         async with self.engine.connect() as connection:
-            return [_entry(row) for row in await connection.execute(statement)]
+            return [entry_of(row) for row in await connection.execute(statement)]
 
     async def left_retracting(self, before_at: datetime) -> list[Entry]:
         """Return retractions that somebody began and nobody ended."""
@@ -264,7 +265,7 @@ class Store:
             LEDGER.c.state == "retracting", LEDGER.c.changed_at < before_at
         )
         async with self.engine.connect() as connection:
-            return [_entry(row) for row in await connection.execute(statement)]
+            return [entry_of(row) for row in await connection.execute(statement)]
 
     async def list_entries(self, *, state: str | None, limit: int) -> list[Entry]:
         """Return rows of the ledger, the last changed first."""
@@ -272,16 +273,23 @@ class Store:
         if state:
             statement = statement.where(LEDGER.c.state == state)
         async with self.engine.connect() as connection:
-            return [_entry(row) for row in await connection.execute(statement)]
+            return [entry_of(row) for row in await connection.execute(statement)]
 
 
 def _as_json(attempt: Attempt) -> str:
-    return json.dumps(
-        {name: value for name, value in asdict(attempt).items() if value is not None},
-        default=datetime.isoformat,
-    )
+    known: dict[str, Any] = {
+        "at": attempt.at.isoformat(),
+        "publisher": attempt.publisher,
+        "answer": attempt.answer,
+    }
+    if attempt.fence is not None:
+        known["fence"] = attempt.fence
+    if attempt.fence_begun_at is not None:
+        known["fence_begun_at"] = attempt.fence_begun_at.isoformat()
+    return json.dumps(known)
 
 
-def _entry(row: Row[Any]) -> Entry:
+def entry_of(row: Row[Any]) -> Entry:
+    """Return a row of the ledger or its archive as a value."""
     names = Entry.__dataclass_fields__
     return Entry(**{name: row._mapping[name] for name in names})  # noqa: SLF001  # SQLAlchemy's own.

@@ -17,6 +17,7 @@ from rich.table import Table
 NAMES = {
     "pause": "from an acknowledged event to silence and to the first update",
     "detector": "how many events the detector takes, alone, through Kafka and in a storm",
+    "publisher": "how many offers the publisher bears, and what its updates wait for",
     "start": "how fast and how big `up` is",
 }
 DOCS = Path(__file__).parents[2] / "docs" / "bench"

@@ -178,7 +178,7 @@ async def test_an_offer_that_went_out_as_the_hold_opened_is_taken_back(
 
     def hold_after_judging(found: Post) -> Verdict:
         verdict = judged(found)
-        if len(calls) == 2:  # The one right before the send.
+        if len(calls) == 1:  # The one right before the send.
             desk.gate.holds.apply(hold)
         calls.append(found)
         return verdict

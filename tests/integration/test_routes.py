@@ -62,6 +62,8 @@ TABLE: dict[str, set[str]] = {
     "GET /v1/ledger": READING,
     "GET /v1/ledger/{post_id}": READING,
     "GET /v1/gate": READING,
+    "GET /v1/accounts": READING,
+    "POST /v1/take-back/dry-run": READING,
     "GET /": {"public"},
     "GET /feed.atom": {"public"},
 }

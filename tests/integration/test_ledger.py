@@ -1,0 +1,148 @@
+"""The ledger as evidence: moves the database guards, attempts, the archive."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from ops.embedded.system import System
+from schemas.posts import Post
+from services.kit import database
+from services.kit.telemetry import Clock
+from services.publisher.archive import Archive
+from services.publisher.ledger import FOLLOWS, State
+from services.publisher.store import SCHEMA, Attempt, Sent, Store
+from tests.builders import a_post
+
+
+@pytest.fixture
+async def store(system: System) -> AsyncIterator[Store]:
+    engine = database.new_engine(system.database, schema=SCHEMA)
+    yield Store(engine, publisher="ledger")
+    await engine.dispose()
+
+
+async def a_row(store: Store, state: State = "intent") -> Post:
+    """Write a post into the ledger and bring it to a state by allowed moves."""
+    post = a_post(post_id=uuid.uuid4().hex)
+    assert await store.record_intent(post, attempt=1, fence=7, at=Clock().now())
+    way: list[State] = {
+        "intent": [],
+        "retracting": ["sent", "retracting"],
+        "retracted": ["sent", "retracting", "retracted"],
+        "retraction_failed": ["sent", "retracting", "retraction_failed"],
+    }.get(state, [state])  # type: ignore[assignment]
+    for step in way:
+        assert await store.record(post.post_id, step, done_at=Clock().now())
+    return post
+
+
+async def test_the_database_has_the_same_table_of_moves(store: Store) -> None:
+    async with store.engine.connect() as connection:
+        rows = await connection.execute(text("SELECT before, later FROM ledger_moves"))
+        found = {(row.before, row.later) for row in rows}
+    assert found == {(before, later) for before, all_ in FOLLOWS.items() for later in all_}
+
+
+@pytest.mark.parametrize("later", FOLLOWS)
+@pytest.mark.parametrize("state", FOLLOWS)
+async def test_the_database_refuses_every_other_move_whoever_asks(
+    store: Store, state: State, later: State
+) -> None:
+    post = await a_row(store, state)
+    statement = text("UPDATE ledger SET state = :later WHERE post_id = :id")
+    values = {"later": later, "id": post.post_id}
+    if later == state or later in FOLLOWS[state]:
+        async with store.engine.begin() as connection:
+            await connection.execute(statement, values)
+        return
+    with pytest.raises(DBAPIError, match="may not follow"):
+        async with store.engine.begin() as connection:
+            await connection.execute(statement, values)
+    known = await store.find(post.post_id)
+    assert known is not None
+    assert known.state == state
+
+
+async def test_a_post_begins_as_an_intent(store: Store) -> None:
+    with pytest.raises(DBAPIError, match="begins as intent"):
+        async with store.engine.begin() as connection:
+            await connection.execute(
+                text(
+                    "INSERT INTO ledger (post_id, kind, account, state, attempt, publisher, labels,"
+                    " intent_at) VALUES ('x', 'offer', 'a', 'sent', 1, 'p', '{}', now())"
+                )
+            )
+
+
+def an_attempt(at: datetime, answer: str) -> Attempt:
+    begun_at = at - timedelta(milliseconds=100)
+    return Attempt(at=at, publisher="ledger", answer=answer, fence=7, fence_begun_at=begun_at)
+
+
+async def test_each_attempt_is_kept_with_the_fence_it_relied_on(store: Store) -> None:
+    post, at = await a_row(store), Clock().now()
+    for number in range(25):
+        await store.record_attempt(post.post_id, an_attempt(at, f"not sent: {number}"))
+    sent = Sent(
+        post_id=post.post_id, at=at, attempt=an_attempt(at, "published"), publication="1", url=None
+    )
+    assert await store.record_sent(sent)
+    entry = await store.find(post.post_id)
+    assert entry is not None
+    assert [one["answer"] for one in entry.attempts] == [
+        *(f"not sent: {number}" for number in range(5, 25)),
+        "published",
+    ]
+    assert (entry.fence, entry.begun_at) == (7, at)
+    assert entry.fence_begun_at == at - timedelta(milliseconds=100)
+    assert not await store.record_sent(sent), "once"
+
+
+async def test_posts_written_together_are_answered_each(store: Store) -> None:
+    import asyncio
+
+    one, two = a_post(post_id=uuid.uuid4().hex), a_post(post_id=uuid.uuid4().hex)
+    found = await asyncio.gather(
+        *(store.record_intent(p, attempt=1, fence=1, at=Clock().now()) for p in (one, two, one))
+    )
+    assert found == [True, True, False]
+
+
+async def test_a_withdrawn_intent_may_be_written_again_and_a_failed_one_by_a_new_attempt(
+    store: Store,
+) -> None:
+    withdrawn, failed = await a_row(store, "withdrawn"), await a_row(store, "failed")
+    now = Clock().now()
+    assert await store.record_intent(withdrawn, attempt=1, fence=2, at=now)
+    assert not await store.record_intent(failed, attempt=1, fence=2, at=now)
+    assert await store.record_intent(failed, attempt=2, fence=2, at=now)
+
+
+async def test_what_was_settled_long_ago_moves_into_a_partition_and_is_found_there(
+    store: Store,
+) -> None:
+    old, new, open_ = await a_row(store, "sent"), await a_row(store, "sent"), await a_row(store)
+    long_ago = Clock().now() - timedelta(days=70)
+    async with store.engine.begin() as connection:
+        await connection.execute(
+            text("UPDATE ledger SET done_at = :at WHERE post_id = :id"),
+            {"at": long_ago, "id": old.post_id},
+        )
+    archive = Archive(store.engine, clock=Clock(), days=8)
+    while await archive.move():
+        pass
+    assert await store.find(old.post_id) is None
+    entry = await archive.find(old.post_id)
+    assert entry is not None
+    assert (entry.state, entry.done_at) == ("sent", long_ago)
+    assert await store.find(new.post_id) is not None
+    assert await store.find(open_.post_id) is not None
+    async with store.engine.connect() as connection:
+        rows = await connection.execute(text("SELECT tableoid::regclass::text FROM ledger_archive"))
+        assert {row[0] for row in rows} == {f"ledger_archive_{long_ago:%Y_%m}"}
