@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 SHELL = {
     "app", "api", "stream", "store", "__init__",
     "delivery", "queues", "desk", "doors", "pollers", "outbox",
-    "archive", "batches", "mail_store", "page_store", "paces", "takeback",
+    "archive", "batches", "mail_store", "page_store", "paces", "site", "subscribe", "takeback",
 }  # fmt: skip
 PURE = {
     "__future__", "collections", "dataclasses", "datetime", "enum", "functools", "json", "math",
@@ -61,7 +61,7 @@ def service_files() -> list[Path]:
 
 
 def decisions() -> list[Path]:
-    plugged = {"channels", "ingest"}
+    plugged = {"channels", "formats", "ingest"}
     return [p for p in service_files() if p.stem not in SHELL and not plugged & set(p.parts)]
 
 

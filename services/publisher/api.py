@@ -1,34 +1,25 @@
-"""HTTP of the publisher: the ledger for those who ask, and the public page and feed for everybody."""
+"""HTTP of the publisher: the ledger, the gate and the channel accounts, for those who may ask."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import asdict
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Response
-from fastapi.responses import HTMLResponse
-from feedgen.feed import FeedGenerator
-from jinja2 import Environment, FileSystemLoader
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.labels import Matchers, covers
-from services.kit.web import Caller, Problem, public, require
+from services.kit.web import Caller, Problem, require
 from services.publisher.archive import Archive
 from services.publisher.circuit import Circuit
 from services.publisher.ledger import Capabilities, State
-from services.publisher.page_store import PageStore
 from services.publisher.rates import Rate
 from services.publisher.store import Entry, Store
 from services.publisher.stream import Stream
 
-CACHE = "public, max-age=5"
 READERS = ("viewer", "operations", "marketing", "approver", "admin")
-_PAGES = Environment(
-    loader=FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True
-)
 
 
 class WouldTakeBack(BaseModel):
@@ -67,28 +58,10 @@ class AccountState(BaseModel):
     rates: dict[str, Rate]
 
 
-def new_router(
-    stream: Stream, store: Store, archive: Archive, rows: PageStore, *, title: str
-) -> APIRouter:
+def new_router(stream: Stream, store: Store, archive: Archive) -> APIRouter:
     """Return the publisher's routes."""
     router = APIRouter()
     _add_ledger(router, stream, store, archive)
-
-    @router.get("/", response_class=HTMLResponse, dependencies=[Depends(public)])
-    async def status_page() -> HTMLResponse:
-        page = _PAGES.get_template("status.html").render(
-            title=title,
-            incidents=sorted(stream.incidents.values(), key=lambda i: i.opened_at, reverse=True),
-            posts=await rows.read_feed(),
-        )
-        return HTMLResponse(page, headers={"cache-control": CACHE})
-
-    @router.get("/feed.atom", dependencies=[Depends(public)])
-    async def atom() -> Response:
-        feed = _atom(title, await rows.read_feed())
-        headers = {"cache-control": CACHE}
-        return Response(feed, media_type="application/atom+xml", headers=headers)
-
     return router
 
 
@@ -167,20 +140,3 @@ def _in_words(capabilities: Capabilities) -> dict[str, Any]:
     if math.isinf(capabilities.idempotent_s):
         found["idempotent_s"] = "for ever"
     return found
-
-
-def _atom(title: str, posts: list[Any]) -> bytes:
-    feed = FeedGenerator()
-    feed.id("urn:interlock:feed")
-    feed.title(title)
-    feed.link(href="/feed.atom", rel="self")
-    feed.language("en")
-    for post in posts:
-        entry = feed.add_entry(order="append")
-        entry.id(f"urn:interlock:post:{post.post_id}")
-        entry.title(post.text[:100])
-        entry.content(post.text, type="text")
-        entry.published(post.published_at)
-        entry.updated(post.published_at)
-    made: bytes = feed.atom_str(pretty=True)
-    return made

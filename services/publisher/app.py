@@ -18,6 +18,7 @@ from schemas.topics import TOPICS
 from services.kit import broker as kafka
 from services.kit import database, telemetry, web
 from services.kit.settings import Settings
+from services.publisher import subscribe
 from services.publisher.accounts import (
     Accounts,
     AnyAccount,
@@ -40,7 +41,9 @@ from services.publisher.channels.webhook import Webhook
 from services.publisher.delivery import Delivery
 from services.publisher.mail_store import MailStore
 from services.publisher.paces import Paces
+from services.publisher.page import PageSettings
 from services.publisher.page_store import PageStore
+from services.publisher.site import Site, SiteLayer
 from services.publisher.store import SCHEMA, Store
 from services.publisher.stream import Stream
 from services.publisher.takeback import TakeBack
@@ -54,9 +57,13 @@ class PublisherSettings(Settings):
 
     lease_s: float = Field(default=0.25, gt=0, le=5, description="how long a fence is relied on")
     accounts: Path = Field(default=Path("accounts.yaml"), description="file of channel accounts")
-    title: str = Field(default="Service status", description="title of the public page")
+    page: Path | None = Field(default=None, description="file of the public page")
+    page_folder: Path | None = Field(default=None, description="the site is written there as well")
+    title: str = Field(default="Service status", description="title of a page that has no file")
     ledger_days: int = Field(default=8, ge=8, description="then a settled post is archived")
-    public_url: str = Field(default="", description="where the public finds the page, for links")
+    public_url: str = Field(
+        default="", pattern=r"^$|^https?://.*[^/]$", description="where the public finds the page"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +79,14 @@ def new_service(_: Settings) -> FastAPI:
     settings = PublisherSettings()
     accounts = read_accounts(settings.accounts)
     clock, registry = telemetry.Clock(), telemetry.new_registry(version=VERSION)
-    publisher = str(uuid.uuid4())  # Fresh at each start: echoes of an earlier life say nothing.
     engine = database.new_engine(settings.database, schema=SCHEMA)
-    store = Store(engine, publisher=publisher)
+    # Fresh at each start: echoes of an earlier life say nothing.
+    store = Store(engine, publisher=str(uuid.uuid4()))
     broker = kafka.new_broker(settings.kafka, client_id="interlock-publisher")
     stream = Stream(
         broker,
         servers=settings.kafka,
-        publisher=publisher,
+        publisher=store.publisher,
         instance=settings.instance,
         accounts=accounts,
         lease_s=settings.lease_s,
@@ -87,15 +94,13 @@ def new_service(_: Settings) -> FastAPI:
         registry=registry,
         crash=telemetry.crash,
     )
-    paces = Paces(engine, clock=clock, registry=registry)
     tables = Tables(PageStore(engine), MailStore(engine))
-    url = settings.public_url.rstrip("/")
-    channels = {n: _channel(a, tables, clock, url=url) for n, a in accounts.items()}
-    shared: dict[str, Any] = {"clock": clock, "emit": stream.emit_outcome}
+    channels = {n: _channel(a, tables, clock, url=settings.public_url) for n, a in accounts.items()}
+    paces = Paces(engine, clock=clock, registry=registry)
+    stream.deliver_by(_new_delivery(store, channels, accounts, paces, stream))
     archive = Archive(engine, clock=clock, days=settings.ledger_days)
-    take_back = TakeBack(store, channels, accounts, paces, say=stream.say, **shared)
-    delivery = Delivery(store, channels, stream, paces, take_back, **shared)
-    stream.deliver_by(delivery)
+    mailer = _mailer(accounts, url=settings.public_url)
+    site = _new_site(settings, tables.page, stream, clock, can_mail=mailer is not None)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -114,6 +119,7 @@ def new_service(_: Settings) -> FastAPI:
                     stream.keep_fences(),
                     stream.keep_retractions(),
                     archive.keep_moving(),
+                    site.keep_fresh(),
                     stream.due.keep_commits(),
                     stream.updates.keep_commits(),
                 )
@@ -126,11 +132,60 @@ def new_service(_: Settings) -> FastAPI:
         keys=web.Keys(settings.keys),
         registry=registry,
         readiness=stream.not_ready,
-        remarks=lambda: paces.remarks() | delivery.remarks(),
+        remarks=lambda: paces.remarks() | stream.delivery.remarks(),
         lifespan=lifespan,
     )
-    app.include_router(new_router(stream, store, archive, tables.page, title=settings.title))
+    app.include_router(new_router(stream, store, archive))
+    app.include_router(subscribe.new_router(site, tables.mail, mailer, clock))
+    app.add_middleware(SiteLayer, site=site)  # The last that is added is asked first.
     return app
+
+
+def _new_delivery(
+    store: Store,
+    channels: dict[str, Channel],
+    accounts: dict[str, AnyAccount],
+    paces: Paces,
+    stream: Stream,
+) -> Delivery:
+    shared: dict[str, Any] = {"clock": stream.clock, "emit": stream.emit_outcome}
+    take_back = TakeBack(store, channels, accounts, paces, say=stream.say, **shared)
+    return Delivery(store, channels, stream, paces, take_back, **shared)
+
+
+def _new_site(
+    settings: PublisherSettings,
+    rows: PageStore,
+    stream: Stream,
+    clock: telemetry.Clock,
+    *,
+    can_mail: bool,
+) -> Site:
+    site = Site(
+        read_page(settings.page) if settings.page else PageSettings(title=settings.title),
+        url=settings.public_url,
+        clock=clock,
+        incidents=stream.incidents.all,
+        posts=rows.read_feed,
+        can_mail=can_mail,
+        folder=settings.page_folder,
+    )
+    rows.on_change = stream.on_change = site.changed
+    return site
+
+
+def _mailer(accounts: dict[str, AnyAccount], *, url: str) -> EmailAccount | None:
+    """Return the account that subscribers hear from; without an address of ours there is none."""
+    found = (one for one in accounts.values() if isinstance(one, EmailAccount) and one.subscribers)
+    return next(found, None) if url else None
+
+
+def read_page(path: Path) -> PageSettings:
+    """Read the file of the public page; raises ValueError that names the field."""
+    try:
+        return PageSettings.model_validate(yaml.safe_load(path.read_text()))
+    except ValidationError as error:
+        raise ValueError(f"{path}: {in_words(error)}") from None
 
 
 def read_accounts(path: Path) -> dict[str, AnyAccount]:

@@ -39,6 +39,11 @@ class MailStore:
         found = await self._read("subscriber_id = :id", {"id": subscriber_id})
         return found[0] if found else None
 
+    async def find_address(self, address: str) -> Subscriber | None:
+        """Return one subscriber by the address."""
+        found = await self._read("address = :address", {"address": address})
+        return found[0] if found else None
+
     async def ask(self, one: Subscriber) -> Subscriber:
         """Note that an address asked for mail; return who it is: the one known before, if any."""
         await self._write(

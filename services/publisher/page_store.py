@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-from sqlalchemy import Column, DateTime, MetaData, Row, String, Table, delete, select
+from sqlalchemy import Column, DateTime, MetaData, String, Table, delete, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from schemas.posts import Post
+from services.publisher.page import Said
 
 FEED_ROWS = 200
 FEED = Table(
@@ -54,8 +54,18 @@ class PageStore:
             await connection.execute(delete(FEED).where(FEED.c.post_id == post_id))
         self.on_change()
 
-    async def read_feed(self) -> list[Row[Any]]:
+    async def read_feed(self) -> list[Said]:
         """Return the newest posts of the feed."""
         statement = select(FEED).order_by(FEED.c.published_at.desc()).limit(FEED_ROWS)
         async with self.engine.connect() as connection:
-            return list(await connection.execute(statement))
+            return [
+                Said(
+                    post_id=row.post_id,
+                    kind=row.kind,
+                    language=row.language or "",
+                    text=row.text,
+                    incident_id=row.incident_id,
+                    at=row.published_at,
+                )
+                for row in await connection.execute(statement)
+            ]

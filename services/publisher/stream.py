@@ -46,6 +46,7 @@ from services.publisher.accounts import AnyAccount, posts_of
 from services.publisher.delivery import Delivery, Job
 from services.publisher.fence import VOID_AFTER_S, Fence, begin
 from services.publisher.gate import Cleared, Passed, Verdict, Waiting, judge
+from services.publisher.page import Incidents
 from services.publisher.queues import Queues
 
 GROUP_DUE: Final = "publisher"
@@ -83,7 +84,8 @@ class Stream:
         self.admin: AIOKafkaAdminClient
         self.delivery: Delivery
         self.holds = OpenHolds()
-        self.incidents: dict[str, Incident] = {}
+        self.incidents = Incidents()
+        self.on_change: Callable[[], None] = lambda: None
         self.fence: Fence | None = None
         self.passed: Passed | None = None
         self.waiting_count = 0
@@ -304,10 +306,8 @@ class Stream:
             found = envelope.read(record.headers, record.value, allowed=(Incident,))
             if isinstance(found, envelope.Envelope):
                 assert isinstance(found.record, Incident)
-                if found.record.status == "closed":
-                    self.incidents.pop(found.record.incident_id, None)
-                else:
-                    self.incidents[found.record.incident_id] = found.record
+                self.incidents.keep(found.record)
+        self.on_change()
 
     async def on_due(self, records: Sequence[kafka.Record]) -> None:
         for record in records:

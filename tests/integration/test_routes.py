@@ -64,8 +64,11 @@ TABLE: dict[str, set[str]] = {
     "GET /v1/gate": READING,
     "GET /v1/accounts": READING,
     "POST /v1/take-back/dry-run": READING,
-    "GET /": {"public"},
-    "GET /feed.atom": {"public"},
+    "POST /subscribe": {"public"},
+    "GET /confirm/{secret}": {"public"},
+    "POST /confirm/{secret}": {"public"},
+    "GET /unsubscribe/{secret}": {"public"},
+    "POST /unsubscribe/{secret}": {"public"},
 }
 
 
