@@ -22,6 +22,7 @@ class Mailbox:
     def __init__(self) -> None:
         self.mails: list[tuple[str, EmailMessage]] = []
         self.fault, self.port = "none", 0
+        self.came = asyncio.Event()
         self.unknown: set[str] = set()  # Addresses that do not exist.
 
     async def handle_RCPT(self, _: Any, __: Any, envelope: Any, address: str, ___: Any) -> str:  # noqa: N802
@@ -44,6 +45,7 @@ class Mailbox:
         message = email.message_from_bytes(envelope.content, policy=email.policy.default)
         assert isinstance(message, EmailMessage)
         self.mails += [(address, message) for address in envelope.rcpt_tos]
+        self.came.set()
         if fault == "reset behind":
             server.transport.abort()
         if fault == "answer lost":

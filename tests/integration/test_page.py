@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import feedparser
 import httpx
 import icalendar
 import pytest
 import yaml
+from feedparser.api import parse
 
 from ops.embedded.system import System
 from services.detector.ingest import cap, gtfs_realtime, statuspage
@@ -121,9 +121,7 @@ def test_our_own_readers_read_what_we_write(journey: Journey, public: httpx.Clie
         assert not reading.refused
         (alert,) = [r.event for r in reading.reported if r.event.disruption_id == incident]
         assert alert.labels["line"] == "coast"
-    (entry,) = [
-        e for e in feedparser.parse(public.get("/cap.atom").content).entries if incident in e.id
-    ]
+    (entry,) = [e for e in parse(public.get("/cap.atom").content).entries if incident in e.id]
     path = entry.link.removeprefix("https://status.northlink.example")
     reading = cap.read(public.get(path).content, source, now)
     assert not reading.refused
@@ -135,7 +133,7 @@ def test_a_feed_reader_and_a_calendar_read_the_feeds(
 ) -> None:
     incident = an_incident(journey, public, line="valley")
     for path in ("/history.atom", "/history.rss", "/fr/history.atom", "/feed.atom"):
-        feed = feedparser.parse(public.get(path).content)
+        feed = parse(public.get(path).content)
         assert not feed.bozo, feed.get("bozo_exception")
         assert any(incident in entry.link for entry in feed.entries)
     calendar = icalendar.Calendar.from_ical(public.get("/works.ics").content)
