@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from rpds import HashTrieMap
@@ -198,10 +198,17 @@ def _words_of(event: Disruption, rule: Rule) -> dict[str, Any]:
         "titles": event.titles,
         "detail": event.detail,
         "details": event.details,
-        "expected_end_at": event.expected_end_at,
+        "expected_end_at": event.expected_end_at or _planned_end(event),
         "planned": event.planned,
         "rule": rule.name,
     }
+
+
+def _planned_end(event: Disruption) -> datetime | None:
+    """Return when planned works end, as their periods say; one without an end says nothing."""
+    ends = [period.end_at for period in event.periods if period.end_at is not None]
+    is_known = event.planned and len(ends) == len(event.periods)
+    return max(ends, default=None) if is_known else None
 
 
 def _with_report(turn: Turn, story: Story, report: Report) -> Story:

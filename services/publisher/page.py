@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 
 from schemas.base import Language, Severity
 from schemas.incidents import Incident
-from schemas.labels import Matchers, covers
+from schemas.labels import Labels, Matchers, matches
 from schemas.policies import Zone
 
 ComponentState = Literal[
@@ -23,6 +23,7 @@ ComponentState = Literal[
 ]
 Indicator = Literal["none", "minor", "major", "critical", "maintenance"]
 INCIDENTS = 1_000
+WHOLE = "network"
 COMPONENT_OF: dict[Severity, ComponentState] = {
     "critical": "major_outage", "major": "partial_outage",
     "minor": "degraded_performance", "info": "operational",
@@ -161,7 +162,7 @@ def gather(
         Shown(
             incident=one,
             said=tuple(sorted(by_incident.get(one.incident_id, ()), key=lambda s: s.at)[::-1]),
-            components=tuple(c for c in settings.components if covers(c.matchers, one.labels)),
+            components=tuple(c for c in settings.components if touches(c.matchers, one.labels)),
         )
         for one in incidents
         if one.merged_into is None and (one.is_open or one.changed_at >= since)
@@ -182,6 +183,19 @@ def gather(
         states=_states(settings, current, planned),
         indicator=_indicator(current, planned),
     )
+
+
+def touches(matchers: Matchers, labels: Labels) -> bool:
+    """Say whether an incident with these labels is about a component.
+
+    What it says must fit, and it must say something of the component, or of nothing in particular:
+    an incident of a whole network touches all of it.
+    """
+    said = tuple(one for one in matchers if one.name in labels)
+    if not matches(said, labels):
+        return False
+    is_of_all = set(labels) <= {WHOLE}
+    return is_of_all or any(one.name != WHOLE for one in said)
 
 
 def _states(

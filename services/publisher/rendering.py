@@ -46,7 +46,7 @@ def _page(page: Page, words: Words, language: str, *, can_mail: bool) -> bytes:
     def when(at: datetime) -> str:
         local = at.astimezone(zone)
         if local.date() == page.at.astimezone(zone).date():
-            return format_time(local, "short", locale=known)
+            return format_time(local, "HH:mm", locale=known)
         return format_datetime(local, "d MMM HH:mm", locale=known)
 
     made = (
