@@ -76,6 +76,11 @@ class OpenHolds:
         self._open[fact.hold_id] = fact
         return True
 
+    def released_before(self, hold_ids: set[str]) -> None:
+        """Take holds that were released before anybody here had heard of them."""
+        assert not self._open, "only at a beginning"
+        self._released |= hold_ids
+
     def knows(self, hold_id: str) -> bool:
         """Say whether this hold was ever opened or released."""
         return hold_id in self._open or hold_id in self._released

@@ -258,6 +258,74 @@ def webhook(net: Network) -> FastAPI:
     return app
 
 
+def slack(net: Network) -> FastAPI:
+    """Return docs.slack.dev's Web API: every answer is a 200, and says whether it is one."""
+    app = FastAPI()
+
+    async def known(request: Request) -> dict[str, Any] | None:
+        given = request.headers.get("authorization", "").split(" ")[-1]
+        wrong = given != TOKEN or given in net.expired
+        return None if wrong else await request.json()
+
+    @app.post("/api/chat.postMessage")
+    async def create(request: Request) -> Any:
+        body = await known(request)
+        if body is None:
+            return {"ok": False, "error": "token_expired"}
+        made = _message(net, body["text"]) | {"bot_id": "B1"}
+        made["ts"] = made["id"]
+        net.posts[made["id"]] = made
+        return {"ok": True, "ts": made["id"]}
+
+    @app.post("/api/conversations.history")
+    async def history(request: Request) -> Any:
+        return {"ok": True, "messages": list(net.posts.values())[::-1][:100]}
+
+    @app.post("/api/chat.delete")
+    async def remove(request: Request) -> Any:
+        body = await known(request)
+        if body is None or net.posts.pop(body["ts"], None) is None:
+            return {"ok": False, "error": "message_not_found"}
+        return {"ok": True}
+
+    return app
+
+
+def telegram(net: Network) -> FastAPI:
+    """Return core.telegram.org/bots/api's methods."""
+    app = FastAPI()
+
+    @app.post("/bot{token}/sendMessage")
+    async def create(token: str, request: Request) -> Any:
+        if token != TOKEN or token in net.expired:
+            wrong = {"ok": False, "error_code": 401, "description": "Unauthorized"}
+            return JSONResponse(wrong, 401)
+        made = _message(net, (await request.json())["text"])
+        return {"ok": True, "result": {"message_id": int(made["id"])}}
+
+    @app.post("/bot{token}/deleteMessage")
+    async def remove(token: str, request: Request) -> Any:
+        if token != TOKEN or net.posts.pop(str((await request.json())["message_id"]), None) is None:
+            why = "Bad Request: message to delete not found"
+            return JSONResponse({"ok": False, "error_code": 400, "description": why}, 400)
+        return {"ok": True, "result": True}
+
+    return app
+
+
+def teams(net: Network) -> FastAPI:
+    """Return a workflow's webhook: it takes a card, and answers 202."""
+    app = FastAPI()
+
+    @app.post("/workflows/" + TOKEN, status_code=202)
+    async def take(request: Request) -> None:
+        (attachment,) = (await request.json())["attachments"]
+        (block,) = attachment["content"]["body"]
+        net.posts[net.new_id()] = {"text": block["text"]}
+
+    return app
+
+
 class Faulty:
     """Stands before a server; `fault` happens to the next request that `hits`, once."""
 

@@ -78,6 +78,25 @@ class DiscordAccount(AccountBase):
         return self
 
 
+class SlackAccount(AccountBase):
+    channel: Literal["slack"]
+    url: str = Field(default="https://slack.com", pattern=r"^https?://")
+    token: SecretStr = Field(description="a bot token with chat:write and channels:history")
+    channel_id: str
+
+
+class TelegramAccount(AccountBase):
+    channel: Literal["telegram"]
+    url: str = Field(default="https://api.telegram.org", pattern=r"^https?://")
+    token: SecretStr
+    chat_id: str | int
+
+
+class TeamsAccount(AccountBase):
+    channel: Literal["teams"]
+    webhook: SecretStr = Field(description="the workflow's address")
+
+
 class Smtp(BaseModel):
     """A mail server. `starttls` and `tls` check its certificate; `none` is for a local one."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,9 @@ from services.publisher.accounts import (
     EmailAccount,
     FeedAccount,
     MastodonAccount,
+    SlackAccount,
+    TeamsAccount,
+    TelegramAccount,
     WebhookAccount,
 )
 from services.publisher.api import new_router
@@ -37,6 +40,9 @@ from services.publisher.channels.discord import Discord
 from services.publisher.channels.email import Email
 from services.publisher.channels.feed import Feed
 from services.publisher.channels.mastodon import Mastodon
+from services.publisher.channels.slack import Slack
+from services.publisher.channels.teams import Teams
+from services.publisher.channels.telegram import Telegram
 from services.publisher.channels.webhook import Webhook
 from services.publisher.delivery import Delivery
 from services.publisher.mail_store import MailStore
@@ -49,6 +55,16 @@ from services.publisher.stream import Stream
 from services.publisher.takeback import TakeBack
 
 VERSION = "0.1.0"
+# One line a network; the feed and e-mail have tables besides.
+NETWORKS: dict[type[AnyAccount], Callable[[Any, telemetry.Clock], Channel]] = {
+    WebhookAccount: Webhook,
+    MastodonAccount: Mastodon,
+    BlueskyAccount: Bluesky,
+    DiscordAccount: Discord,
+    SlackAccount: Slack,
+    TelegramAccount: Telegram,
+    TeamsAccount: Teams,
+}
 VERSIONS = Path(__file__).with_name("migrations") / "versions"
 
 
@@ -148,7 +164,7 @@ def _new_delivery(
     paces: Paces,
     stream: Stream,
 ) -> Delivery:
-    shared: dict[str, Any] = {"clock": stream.clock, "emit": stream.emit_outcome}
+    shared: dict[str, Any] = {"clock": stream.clock, "emit": stream.outbox.emit_outcome}
     take_back = TakeBack(store, channels, accounts, paces, say=stream.say, **shared)
     return Delivery(store, channels, stream, paces, take_back, **shared)
 
@@ -198,16 +214,8 @@ def read_accounts(path: Path) -> dict[str, AnyAccount]:
 
 
 def _channel(account: AnyAccount, tables: Tables, clock: telemetry.Clock, *, url: str) -> Channel:
-    match account:
-        case FeedAccount():
-            return Feed(tables.page, clock)
-        case WebhookAccount():
-            return Webhook(account, clock)
-        case MastodonAccount():
-            return Mastodon(account, clock)
-        case BlueskyAccount():
-            return Bluesky(account, clock)
-        case DiscordAccount():
-            return Discord(account, clock)
-        case EmailAccount():
-            return Email(account, tables.mail, clock, base_url=url)
+    if isinstance(account, FeedAccount):
+        return Feed(tables.page, clock)
+    if isinstance(account, EmailAccount):
+        return Email(account, tables.mail, clock, base_url=url)
+    return NETWORKS[type(account)](account, clock)

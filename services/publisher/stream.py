@@ -27,18 +27,15 @@ from schemas.base import Record
 from schemas.disruptions import Fence as FenceRecord
 from schemas.holds import FencePassed, HoldOpened, HoldReleased, OpenHolds
 from schemas.incidents import Incident, StatusUpdate
-from schemas.posts import DuePost, Outcome, Post
+from schemas.posts import DuePost, Post
 from schemas.topics import (
     DISRUPTIONS,
     DUE,
     FENCE_KEY,
     HOLDS,
     INCIDENTS,
-    OUTCOMES,
     UPDATES,
     Topic,
-    dead_letters_of,
-    key_of,
 )
 from services.kit import broker as kafka
 from services.kit.telemetry import Clock, trace_id
@@ -46,18 +43,20 @@ from services.publisher.accounts import AnyAccount, posts_of
 from services.publisher.delivery import Delivery, Job
 from services.publisher.fence import VOID_AFTER_S, Fence, begin
 from services.publisher.gate import Cleared, Passed, Verdict, Waiting, judge
+from services.publisher.history import History
+from services.publisher.outbox import Outbox
 from services.publisher.page import Incidents
 from services.publisher.queues import Queues
 
 GROUP_DUE: Final = "publisher"
 GROUP_UPDATES: Final = "publisher-updates"
+HOLD_RECORDS: Final = 5_000  # At a start there may be a million.
 FENCE_GAP_S: Final = 0.02  # Not more often than this, however many offers wait.
 PROBE_S: Final = 2.0  # An idle system measures its pause latency by a fence all the same.
 READY_FENCE_S: Final = 3 * PROBE_S
 FENCE_RETRY_S: Final = 0.5
 RESUME_EVERY_S: Final = 15.0
 RESUME_AFTER_S: Final = 300.0  # Longer than a retraction asks again for.
-SOURCE: Final = "/publisher"
 BUCKETS: Final = (0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 log = structlog.get_logger()
 
@@ -84,6 +83,7 @@ class Stream:
         self.admin: AIOKafkaAdminClient
         self.delivery: Delivery
         self.holds = OpenHolds()
+        self.history: History | None = History()  # Until our first echo is read.
         self.incidents = Incidents()
         self.on_change: Callable[[], None] = lambda: None
         self.fence: Fence | None = None
@@ -95,7 +95,8 @@ class Stream:
         self._wanted = asyncio.Event()
         self._take_backs: set[asyncio.Task[None]] = set()
         self._add_metrics(registry)
-        kafka.subscribe(broker, HOLDS.name, self.on_holds, crash=crash)
+        self.outbox = Outbox(broker, clock=clock, registry=registry)
+        kafka.subscribe(broker, HOLDS.name, self.on_holds, crash=crash, batch_records=HOLD_RECORDS)
         kafka.subscribe(broker, INCIDENTS.name, self.on_incidents, view=True, crash=crash)
         groups: dict[str, Any] = {"instance": instance, "crash": crash}
         self.due = Queues(broker, DUE, self.on_due, group=GROUP_DUE, **groups)
@@ -113,9 +114,6 @@ class Stream:
             "From a disruption's broker time to its hold in force here.",
             buckets=BUCKETS,
             registry=registry,
-        )
-        self.outcomes = Counter(
-            "interlock_outcomes_total", "Outcomes.", ["kind", "result"], registry=registry
         )
         gauges: dict[str, tuple[str, Callable[[], float]]] = {
             "interlock_waiting_offers": ("Offers at the gate.", lambda: self.waiting_count),
@@ -230,7 +228,7 @@ class Stream:
         record = FenceRecord(publisher=self.publisher, number=self._number)
         event_id = f"{self.publisher}-{self._number}"
         acks = [
-            await self._emit(DISRUPTIONS, record, event_id, partition=partition)
+            await self.outbox.emit(DISRUPTIONS, record, event_id, partition=partition)
             for partition in range(DISRUPTIONS.partitions)
         ]
         await asyncio.gather(*acks)
@@ -250,10 +248,23 @@ class Stream:
             key = record.key or b""
             if key.startswith(FENCE_KEY.encode()) and not key.startswith(self._own_echo):
                 continue
-            found = envelope.read(record.headers, record.value, allowed=HOLDS.records)
-            if isinstance(found, envelope.Unreadable):
-                raise TypeError(f"{HOLDS.name}, offset {record.offset}: {found.error}")
+            if self.history is not None:
+                if self.history.take(key, record.headers, record.value):
+                    continue
+                self._end_history(self.history)  # Our own echo: all before it was seen.
+            found = _fact_of(record.headers, record.value, where=f"offset {record.offset}")
             self._on_fact(found.record, trace=trace_id(found.traceparent))
+
+    def _end_history(self, history: History) -> None:
+        """Read what is still open of all there was before our first echo."""
+        self.holds.released_before(history.released)
+        for hold_id, (headers, value) in history.still_open().items():
+            found = _fact_of(headers, value, where=hold_id)
+            assert isinstance(found.record, HoldOpened), "a key says what its record is"
+            assert found.record.hold_id == hold_id, "a key says which hold its record is of"
+            self._on_fact(found.record, trace=trace_id(found.traceparent))
+        log.info("holds read", released=len(history.released), open=len(self.holds))
+        self.history = None
 
     def _on_fact(self, fact: Record, *, trace: str) -> None:
         if isinstance(fact, FencePassed):
@@ -333,50 +344,8 @@ class Stream:
         found = envelope.read(record.headers, record.value, allowed=(model,))
         if isinstance(found, envelope.Envelope):
             return found
-        headers = {name: text.decode(errors="replace") for name, text in record.headers}
-        headers["interlock_error"] = found.error
-        dead = dead_letters_of(topic)
-        await (await kafka.emit(self.broker, dead, record.value or b"", headers=headers))
-        log.error("unreadable", topic=record.topic, offset=record.offset, why=found.error)
+        await self.outbox.dead_letter(topic, record, found.error)
         return None
-
-    async def emit_outcome(self, outcome: Outcome, traceparent: str) -> None:
-        """Say what became of a post; returns when the brokers acknowledged it."""
-        self.outcomes.labels(outcome.kind, outcome.result).inc()
-        event_id = f"{outcome.post_id}-{outcome.attempt}-{outcome.result}"
-        await (await self._emit(OUTCOMES, outcome, event_id, traceparent=traceparent))
-        # What goes as it should stands in the ledger; a line for each would cost as much as the send.
-        is_plain = outcome.kind == "offer" and outcome.result == "published"
-        (log.debug if is_plain else log.info)(
-            "outcome",
-            post=outcome.post_id,
-            account=outcome.account,
-            result=outcome.result,
-            hold=outcome.hold_id,
-            trace=trace_id(traceparent),
-        )
-
-    async def _emit(
-        self,
-        topic: Topic,
-        record: Record,
-        event_id: str,
-        *,
-        partition: int | None = None,
-        traceparent: str = "",
-    ) -> Any:
-        headers = envelope.write_headers(
-            record, event_id=event_id, source=SOURCE, traceparent=traceparent, at=self.clock.now()
-        )
-        value = envelope.write_value(record)
-        return await kafka.emit(
-            self.broker,
-            topic.name,
-            value,
-            headers=headers,
-            key=key_of(record),
-            partition=partition,
-        )
 
     async def not_ready(self) -> dict[str, str]:
         """Return what is missing before offers can flow, each with its reason."""
@@ -395,3 +364,12 @@ class Stream:
         for queues in (self.due, self.updates):
             await queues.stop()
         await self.admin.close()
+
+
+def _fact_of(
+    headers: Sequence[tuple[str, bytes]], value: bytes | None, *, where: str
+) -> envelope.Envelope:
+    found = envelope.read(headers, value, allowed=HOLDS.records)
+    if isinstance(found, envelope.Unreadable):
+        raise TypeError(f"{HOLDS.name}, {where}: {found.error}")
+    return found

@@ -49,5 +49,4 @@ def test_it_is_gone_from_the_public_page_too(journey: Journey) -> None:
     wait_for("the ledger", lambda: state(journey, covered[0]) == "sent")
     journey.event()
     wait_for("the ledger", lambda: state(journey, covered[0]) == "retracted")
-    page = journey.publisher.get("/").text
-    assert covered[0] not in page
+    wait_for("the page", lambda: covered[0] not in journey.publisher.get("/").text)

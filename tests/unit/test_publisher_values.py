@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from schemas.labels import parse_matchers
-from services.publisher.accounts import Accounts, FeedAccount, posts_of
+from services.publisher.accounts import Accounts, AnyAccount, EmailAccount, FeedAccount, posts_of
+from services.publisher.app import NETWORKS
 from services.publisher.fence import VOID_AFTER_S, begin
 from services.publisher.ledger import (
     FOLLOWS,
@@ -156,3 +158,9 @@ def test_a_misspelt_field_of_an_account_is_refused_by_name() -> None:
         Accounts.model_validate(
             {"accounts": {"a": {"channel": "mastodon", "url": "https://a.example", "tokn": "x"}}}
         )
+
+
+def test_every_kind_of_account_has_a_channel() -> None:
+    annotated = get_args(AnyAccount)[0]
+    kinds = set(get_args(annotated))
+    assert kinds == {*NETWORKS, FeedAccount, EmailAccount}

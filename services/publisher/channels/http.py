@@ -55,6 +55,8 @@ async def ask(
         raise NotSent(f"no connection: {str(error) or type(error).__name__}") from error
     except httpx.HTTPError as error:
         raise Unknown(f"{type(error).__name__}: {error}") from error
+    except httpx.InvalidURL:
+        raise NotSent("the account's address is none") from None  # It may hold the secret.
     told = hear(answer, now)
     if answer.is_success or answer.status_code in allowed:
         return answer, told

@@ -1,0 +1,110 @@
+"""Slack: a bot in a channel, by the Web API.
+
+- `chat.postMessage` (docs.slack.dev/reference/methods/chat.postMessage) answers 200 with `ok` and
+  `error`; there is no key for a second try. `client_msg_id` is not honoured for bots.
+- `conversations.history` (…/conversations.history) finds the words of a lost answer among the newest
+  hundred; `chat.delete` takes a message of the bot back.
+- Limits: HTTP 429 with `Retry-After`, about one message a second and channel (…/rate-limits). A
+  message should have 4,000 characters; above 40,000 Slack cuts it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from schemas.posts import Post
+from services.kit.telemetry import Clock
+from services.publisher.accounts import SlackAccount
+from services.publisher.channels import (
+    NotSent,
+    Publication,
+    Refused,
+    Retracted,
+    Unknown,
+    texts_of,
+)
+from services.publisher.channels.http import ask, new_client
+from services.publisher.gate import Cleared
+from services.publisher.ledger import Capabilities
+from services.publisher.texts import TextLimit
+
+CONNECTIONS: Final = 4
+NEWEST: Final = 100
+_LIMIT: Final = TextLimit(most=4_000, unit="utf16")
+_GONE: Final = "message_not_found"
+# docs.slack.dev/reference/methods/chat.postMessage#errors
+_OF_A_PERSON: Final = frozenset(
+    {"not_authed", "invalid_auth", "account_inactive", "token_revoked", "token_expired"}
+)
+_LATER: Final = frozenset(
+    {"ratelimited", "rate_limited", "service_unavailable", "team_added_to_org"}
+)
+_UNKNOWN: Final = frozenset({"internal_error", "fatal_error"})
+
+
+class Slack:
+    """One channel of one workspace."""
+
+    capabilities = Capabilities(
+        idempotent_s=0, can_delete=True, reads_back="search", text=_LIMIT, has_rate=True
+    )
+
+    def __init__(self, account: SlackAccount, clock: Clock) -> None:
+        self.account, self.clock = account, clock
+        self.client = new_client(base_url=account.url, connections=CONNECTIONS, keeps=False)
+
+    async def publish(self, cleared: Cleared, *, key: str) -> Publication:
+        ids: list[str] = []
+        for text in texts_of(cleared.post, _LIMIT):
+            body: dict[str, Any] = {"text": _escaped(text), "unfurl_links": True}
+            if ids:
+                body["thread_ts"] = ids[0]
+            cleared.check(self.clock.monotonic_s())
+            ids.append(str((await self._call("chat.postMessage", body))["ts"]))
+        return Publication(" ".join(ids))
+
+    async def look_up(self, post: Post, *, key: str) -> Publication | None:
+        found = await self._call("conversations.history", {"limit": NEWEST})
+        mine = {m.get("text"): str(m["ts"]) for m in found["messages"] if m.get("bot_id")}
+        texts = [_escaped(text) for text in texts_of(post, _LIMIT)]
+        if texts[0] not in mine or len(texts) > 1:  # A thread's parts are not in the channel.
+            return None
+        return Publication(mine[texts[0]])
+
+    async def retract(self, publication: Publication) -> Retracted:
+        for stamp in reversed(publication.id.split()):
+            await self._call("chat.delete", {"ts": stamp}, allowed=_GONE)
+        return Retracted()
+
+    async def aclose(self) -> None:
+        await self.client.aclose()
+
+    async def _call(
+        self, method: str, body: dict[str, Any], *, allowed: str = ""
+    ) -> dict[str, Any]:
+        headers = {"authorization": f"Bearer {self.account.token.get_secret_value()}"}
+        answer, _ = await ask(
+            self.client,
+            "POST",
+            f"/api/{method}",
+            now=self.clock.now(),
+            headers=headers,
+            json=body | {"channel": self.account.channel_id},
+        )
+        found: dict[str, Any] = answer.json()
+        error = str(found.get("error", ""))
+        if found.get("ok") or error == allowed:
+            return found
+        if error in _OF_A_PERSON or error in _LATER:
+            raise NotSent(f"Slack: {error}")
+        if error in _UNKNOWN:
+            raise Unknown(f"Slack: {error}")
+        raise Refused(f"Slack: {error}")
+
+
+def _escaped(text: str) -> str:
+    """Escape what Slack reads as markup, so that nobody's words become a mention of everybody.
+
+    docs.slack.dev, "Formatting message text", Escaping.
+    """
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,0 +1,58 @@
+"""Microsoft Teams: a workflow that posts what it is sent by webhook ("When a Teams webhook request is
+received", support.microsoft.com, "Create incoming webhooks with Workflows").
+
+The address is the secret. The workflow answers 202 before it posts, knows no key, and can neither be
+read nor delete: a lost answer stays unknown, and a take-back is a person's task. A card may have 28 KB
+(learn.microsoft.com, "Create and send messages").
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from schemas.posts import Post
+from services.kit.telemetry import Clock
+from services.publisher.accounts import TeamsAccount
+from services.publisher.channels import Publication, Refused, Retracted, texts_of
+from services.publisher.channels.http import ask, new_client
+from services.publisher.gate import Cleared
+from services.publisher.ledger import Capabilities
+from services.publisher.texts import TextLimit
+
+CONNECTIONS: Final = 2
+_LIMIT: Final = TextLimit(most=20_000, unit="utf16", bytes=24_000)
+_CARD: Final = "application/vnd.microsoft.card.adaptive"
+
+
+class Teams:
+    """One workflow."""
+
+    capabilities = Capabilities(idempotent_s=0, can_delete=False, text=_LIMIT, has_rate=True)
+
+    def __init__(self, account: TeamsAccount, clock: Clock) -> None:
+        self.account, self.clock = account, clock
+        self.client = new_client(connections=CONNECTIONS, keeps=False)
+
+    async def publish(self, cleared: Cleared, *, key: str) -> Publication:
+        for text in texts_of(cleared.post, _LIMIT):
+            card = {
+                "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
+                "type": "AdaptiveCard",
+                "version": "1.4",
+                "body": [{"type": "TextBlock", "text": text, "wrap": True}],
+            }
+            attachment = {"contentType": _CARD, "contentUrl": None, "content": card}
+            body = {"type": "message", "attachments": [attachment]}
+            cleared.check(self.clock.monotonic_s())
+            url = self.account.webhook.get_secret_value()
+            await ask(self.client, "POST", url, now=self.clock.now(), json=body)
+        return Publication(key)
+
+    async def look_up(self, post: Post, *, key: str) -> Publication | None:
+        raise NotImplementedError("a workflow cannot be read")
+
+    async def retract(self, publication: Publication) -> Retracted:
+        raise Refused("a workflow cannot take back what it posted")
+
+    async def aclose(self) -> None:
+        await self.client.aclose()

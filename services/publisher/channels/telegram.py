@@ -1,0 +1,83 @@
+"""Telegram: a bot that may post in a channel or a group (core.telegram.org/bots/api).
+
+- `sendMessage` knows no key and nothing can be read back: a lost answer stays unknown.
+- `deleteMessage` works within 48 hours of a message, and says so behind them.
+- 429 with `parameters.retry_after` (core.telegram.org/bots/faq, limits: one message a second in a chat);
+  4,096 UTF-16 code units behind entities.
+- The token is a part of the address: no error of the connection may carry it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import httpx
+
+from schemas.posts import Post
+from services.kit.telemetry import Clock
+from services.publisher.accounts import TelegramAccount
+from services.publisher.channels import Publication, Refused, Retracted, texts_of
+from services.publisher.channels.http import TOO_MANY, ask, new_client
+from services.publisher.gate import Cleared
+from services.publisher.ledger import Capabilities
+from services.publisher.rates import Told
+from services.publisher.texts import TextLimit
+
+CONNECTIONS: Final = 4
+_LIMIT: Final = TextLimit(most=4_096, unit="utf16")
+
+
+class Telegram:
+    """One chat."""
+
+    capabilities = Capabilities(idempotent_s=0, can_delete=True, text=_LIMIT, has_rate=True)
+
+    def __init__(self, account: TelegramAccount, clock: Clock) -> None:
+        self.account, self.clock = account, clock
+        self.client = new_client(base_url=account.url, connections=CONNECTIONS, keeps=False)
+
+    async def publish(self, cleared: Cleared, *, key: str) -> Publication:
+        ids: list[str] = []
+        for text in texts_of(cleared.post, _LIMIT):
+            body: dict[str, Any] = {"chat_id": self.account.chat_id, "text": text}
+            if ids:
+                body["reply_parameters"] = {"message_id": int(ids[-1])}
+            cleared.check(self.clock.monotonic_s())
+            made = await self._call("sendMessage", body)
+            ids.append(str(made["result"]["message_id"]))
+        return Publication(" ".join(ids))
+
+    async def look_up(self, post: Post, *, key: str) -> Publication | None:
+        raise NotImplementedError("a bot cannot read what it wrote")
+
+    async def retract(self, publication: Publication) -> Retracted:
+        for message_id in reversed(publication.id.split()):
+            body = {"chat_id": self.account.chat_id, "message_id": int(message_id)}
+            try:
+                await self._call("deleteMessage", body)
+            except Refused as error:
+                if "message to delete not found" not in str(error):
+                    raise
+        return Retracted()
+
+    async def aclose(self) -> None:
+        await self.client.aclose()
+
+    async def _call(self, method: str, body: dict[str, Any]) -> dict[str, Any]:
+        path = f"/bot{self.account.token.get_secret_value()}/{method}"
+        answer, _ = await ask(
+            self.client, "POST", path, now=self.clock.now(), hear=_hear, json=body
+        )
+        found: dict[str, Any] = answer.json()
+        return found
+
+
+def _hear(answer: httpx.Response, now: datetime) -> Told | None:
+    if answer.status_code != TOO_MANY:
+        return None
+    try:
+        after_s = float(answer.json()["parameters"]["retry_after"])
+    except (ValueError, KeyError, TypeError):
+        return None
+    return Told(limit=1, remaining=0, reset_at=now + timedelta(seconds=after_s), refused=True)

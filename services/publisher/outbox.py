@@ -1,0 +1,75 @@
+"""What the publisher writes to Kafka: fences, outcomes, and what it could not read."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import structlog
+from faststream.kafka import KafkaBroker
+from prometheus_client import CollectorRegistry, Counter
+
+from schemas import envelope
+from schemas.base import Record
+from schemas.posts import Outcome
+from schemas.topics import OUTCOMES, Topic, dead_letters_of, key_of
+from services.kit import broker as kafka
+from services.kit.telemetry import Clock, trace_id
+
+SOURCE: Final = "/publisher"
+log = structlog.get_logger()
+
+
+class Outbox:
+    """The publisher's records on their way."""
+
+    def __init__(self, broker: KafkaBroker, *, clock: Clock, registry: CollectorRegistry) -> None:
+        self._broker, self._clock = broker, clock
+        self._outcomes = Counter(
+            "interlock_outcomes_total", "Outcomes.", ["kind", "result"], registry=registry
+        )
+
+    async def emit(
+        self,
+        topic: Topic,
+        record: Record,
+        event_id: str,
+        *,
+        partition: int | None = None,
+        traceparent: str = "",
+    ) -> Any:
+        """Hand a record to the producer; the future is done when the brokers acknowledged it."""
+        headers = envelope.write_headers(
+            record, event_id=event_id, source=SOURCE, traceparent=traceparent, at=self._clock.now()
+        )
+        return await kafka.emit(
+            self._broker,
+            topic.name,
+            envelope.write_value(record),
+            headers=headers,
+            key=key_of(record),
+            partition=partition,
+        )
+
+    async def emit_outcome(self, outcome: Outcome, traceparent: str) -> None:
+        """Say what became of a post; returns when the brokers acknowledged it."""
+        self._outcomes.labels(outcome.kind, outcome.result).inc()
+        event_id = f"{outcome.post_id}-{outcome.attempt}-{outcome.result}"
+        await (await self.emit(OUTCOMES, outcome, event_id, traceparent=traceparent))
+        # What goes as it should stands in the ledger; a line for each would cost as much as the send.
+        is_plain = outcome.kind == "offer" and outcome.result == "published"
+        (log.debug if is_plain else log.info)(
+            "outcome",
+            post=outcome.post_id,
+            account=outcome.account,
+            result=outcome.result,
+            hold=outcome.hold_id,
+            trace=trace_id(traceparent),
+        )
+
+    async def dead_letter(self, topic: Topic, record: kafka.Record, why: str) -> None:
+        """Keep the bytes of a record that could not be read, with the error in its headers."""
+        headers = {name: text.decode(errors="replace") for name, text in record.headers}
+        headers["interlock_error"] = why
+        dead = dead_letters_of(topic)
+        await (await kafka.emit(self._broker, dead, record.value or b"", headers=headers))
+        log.error("unreadable", topic=record.topic, offset=record.offset, why=why)

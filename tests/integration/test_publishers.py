@@ -1,0 +1,67 @@
+"""Four and eight publishers: none says a thing twice, while some of them go and come."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ops.embedded.system import System
+from ops.policies import DEFAULT, read_policy
+from tests.journey import Journey, wait_for
+
+ACCOUNTS = [f"social-{number}" for number in range(12)]
+PER_ACCOUNT = 12
+
+
+@pytest.fixture
+def many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[System]:
+    for name in ("INTERLOCK_KAFKA", "INTERLOCK_DATABASE"):
+        monkeypatch.delenv(name, raising=False)
+    with System(tmp_path, progress=lambda _: None, copies={"publisher": request.param}) as running:
+        url = running.address("sandbox")
+        known = {name: {"channel": "mastodon", "url": url, "token": name} for name in ACCOUNTS}
+        (running.data / "accounts.yaml").write_text(yaml.safe_dump({"accounts": known}))
+        for name in publishers(running):
+            running.children[name].stop(signal.SIGKILL)
+        for name in publishers(running):
+            running.replace(name)
+        with running.client("detector", "admin") as admin:
+            policy = read_policy(DEFAULT).model_dump(mode="json")
+            admin.put("/v1/policy", json=policy).raise_for_status()
+        yield running
+
+
+def publishers(system: System) -> list[str]:
+    return [name for name in system.children if name.startswith("publisher")]
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("many", [4, 8], indirect=True)
+def test_no_offer_is_published_twice_while_publishers_go_and_come(many: System) -> None:
+    with Journey(many) as journey:
+        campaign = journey.campaign(labels={"network": journey.network, "line": "coast"})
+        now = datetime.now(UTC)
+        offers = journey.offers(
+            campaign,
+            *(
+                {
+                    "account": ACCOUNTS[number % len(ACCOUNTS)],
+                    "due_at": (now + timedelta(seconds=number / 20)).isoformat(),
+                }
+                for number in range(PER_ACCOUNT * len(ACCOUNTS))
+            ),
+        )
+        wait_for("offers to flow", lambda: len(journey.seen(among=offers)) >= len(ACCOUNTS))
+        names = publishers(many)
+        for name in (names[1], names[-1]):
+            many.replace(name)  # Killed, and started again: two rebalances.
+        wait_for("all offers", lambda: journey.standing(offers) == set(offers), patience_s=90)
+        assert max(Counter(s["key"] for s in journey.seen(among=offers)).values()) == 1
