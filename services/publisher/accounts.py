@@ -121,7 +121,15 @@ class EmailAccount(AccountBase):
 
 
 AnyAccount = Annotated[
-    FeedAccount | WebhookAccount | MastodonAccount | BlueskyAccount | DiscordAccount | EmailAccount,
+    FeedAccount
+    | WebhookAccount
+    | MastodonAccount
+    | BlueskyAccount
+    | DiscordAccount
+    | EmailAccount
+    | SlackAccount
+    | TelegramAccount
+    | TeamsAccount,
     Field(discriminator="channel"),
 ]
 

@@ -41,8 +41,9 @@ from services.publisher.store import SCHEMA, Store
 from services.publisher.takeback import TakeBack
 from tests import networks
 from tests.builders import AT, a_hold, a_post
+from tests.faulty import FAULTS, Fault, Faulty, served
 from tests.mailbox import Mailbox, a_mailbox
-from tests.networks import FAULTS, TOKEN, Fault, Faulty, Network, served
+from tests.networks import TOKEN, Network
 
 DOCS = Path(__file__).parents[2] / "docs" / "channels.md"
 UNKNOWN: frozenset[Fault] = frozenset(

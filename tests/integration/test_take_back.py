@@ -1,0 +1,150 @@
+"""The take-back as people see it: tried first, apologised for, in its order."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from ops.embedded.system import System
+from schemas.posts import Outcome, Post
+from services.kit import database
+from services.kit.telemetry import Clock
+from services.publisher.accounts import WebhookAccount
+from services.publisher.channels import Channel
+from services.publisher.paces import Paces
+from services.publisher.rates import Told
+from services.publisher.store import SCHEMA, Attempt, Sent, Store
+from services.publisher.takeback import TakeBack
+from tests.builders import a_hold, a_post
+from tests.fakes import FakeChannel
+from tests.journey import Journey, wait_for
+
+SORRY = "We have taken back an offer that came at the wrong moment."
+
+
+class Desk:
+    """Two accounts, one that can delete and says sorry, and one that cannot."""
+
+    def __init__(self, store: Store) -> None:
+        self.store, self.line = store, uuid.uuid4().hex
+        self.account = f"a{self.line[:10]}"
+        self.order: list[str] = []
+        self.can, self.cannot = FakeChannel(Clock()), FakeChannel(Clock(), can_delete=False)
+        channels: dict[str, Channel] = {self.account: self.can, f"{self.account}x": self.cannot}
+        known = {"channel": "webhook", "url": "http://a.example", "secret": "x" * 16}
+        accounts: dict[str, Any] = {
+            self.account: WebhookAccount.model_validate(known | {"apology": SORRY})
+        }
+        self.said: list[Post] = []
+        self.outcomes: list[Outcome] = []
+        self.paces = Paces(store.engine, clock=Clock())
+        self.take_back = TakeBack(
+            store, channels, accounts, self.paces, clock=Clock(), emit=self._emit, say=self._say
+        )
+
+    async def _emit(self, outcome: Outcome, _: str) -> None:
+        self.outcomes.append(outcome)
+
+    async def _say(self, post: Post) -> None:
+        self.said.append(post)
+
+    async def went_out(self, account: str, *, minutes_ago: int) -> str:
+        at = Clock().now() - timedelta(minutes=minutes_ago)
+        post = a_post(post_id=uuid.uuid4().hex, account=account, labels={"line": self.line})
+        await self.store.record_intent(post, attempt=1, fence=1, at=at)
+        attempt = Attempt(at=at, publisher="test", answer="published")
+        sent = Sent(
+            post_id=post.post_id, at=at, attempt=attempt, publication=post.post_id, url=None
+        )
+        assert await self.store.record_sent(sent)
+        self.can.standing[post.post_id] = post
+        return post.post_id
+
+    def hold(self) -> Any:
+        return a_hold(f'{{line="{self.line}"}}', take_back_s=3600, opened_at=Clock().now())
+
+
+@pytest.fixture
+async def desk(system: System) -> AsyncIterator[Desk]:
+    engine = database.new_engine(system.database, schema=SCHEMA)
+    yield Desk(Store(engine, publisher="take-back"))
+    await engine.dispose()
+
+
+async def test_what_would_be_taken_back_is_told_and_nothing_is_done(desk: Desk) -> None:
+    old = await desk.went_out(desk.account, minutes_ago=30)
+    new = await desk.went_out(f"{desk.account}x", minutes_ago=10)
+    since = Clock().now() - timedelta(hours=1)
+    found = await desk.take_back.would_take(lambda labels: desk.hold().covers(labels), since=since)
+    assert [(entry.post_id, can) for entry, can in found] == [(new, False), (old, True)]
+    assert set(desk.can.standing) == {old, new}
+
+
+async def test_the_newest_goes_first_and_each_outcome_says_what_became_of_it(desk: Desk) -> None:
+    old = await desk.went_out(desk.account, minutes_ago=30)
+    new = await desk.went_out(desk.account, minutes_ago=10)
+    stays = await desk.went_out(f"{desk.account}x", minutes_ago=20)
+    await desk.went_out(desk.account, minutes_ago=90)  # Outside the window.
+    await desk.take_back.take_back(desk.hold())
+    ours = [o for o in desk.outcomes if o.account == desk.account]
+    assert [(o.post_id, o.result) for o in ours] == [(new, "retracted"), (old, "retracted")]
+    (other,) = [o for o in desk.outcomes if o.account != desk.account]
+    assert (other.post_id, other.result) == (stays, "retraction_failed")
+    assert other.reason == f"impossible: {desk.account}x cannot delete; do it by hand"
+
+
+async def test_an_account_says_sorry_once_for_all_that_it_took_back(desk: Desk) -> None:
+    for minutes in (10, 20):
+        await desk.went_out(desk.account, minutes_ago=minutes)
+    hold = desk.hold()
+    await desk.take_back.take_back(hold)
+    await desk.take_back.take_back(hold)
+    (sorry,) = desk.said
+    assert (sorry.text, sorry.kind, sorry.account) == (SORRY, "update", desk.account)
+    assert hold.hold_id in sorry.post_id
+
+
+async def test_deletions_leave_the_last_tenth_of_the_rate_to_updates(desk: Desk) -> None:
+    reset_at = Clock().now() + timedelta(minutes=1)
+    await desk.paces.hear(
+        desk.account, Told(limit=30, remaining=3, reset_at=reset_at, bucket="delete")
+    )
+    waits = {
+        purpose: await desk.paces.wait_s(desk.account, purpose, has_rate=True, bucket="delete")
+        for purpose in ("retraction", "update")
+    }  # fmt: skip
+    assert waits["retraction"] > 0
+    assert waits["update"] == 0
+
+
+def test_the_dry_run_over_http_names_each_post_and_the_accounts_say_what_they_can(
+    journey: Journey,
+) -> None:
+    (offer,) = journey.hand_over(1, account="social-en")
+    wait_for("the offer", lambda: journey.standing([offer]))
+    asked = {"matchers": f'{{network="{journey.network}"}}', "within_s": 3600}
+
+    def plan() -> dict[str, Any]:
+        answer = journey.publisher.post("/v1/take-back/dry-run", json=asked)
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def ours() -> list[dict[str, Any]]:
+        return [post for post in plan()["posts"] if post["post_id"] == offer]
+
+    (found,) = wait_for("the ledger", ours)
+    assert found["can_be_deleted"]
+    assert plan()["deleted"] >= 1
+    assert journey.standing([offer]) == {offer}
+    wrong = journey.publisher.post("/v1/take-back/dry-run", json=asked | {"within_s": 0})
+    assert wrong.status_code == 422
+    assert "within_s" in wrong.json()["detail"]
+    accounts = journey.publisher.get("/v1/accounts").json()
+    assert accounts["web"]["capabilities"]["idempotent_s"] == "for ever"
+    assert accounts["social-en"]["circuit"]["failures"] == 0
+    assert "token" not in str(accounts)
