@@ -6,6 +6,7 @@
 - Updates: from the acknowledged record of `status.updates` to the null channel, idle, and with a
   million offers waiting for a network that takes 20 a second; and while they are published as fast as
   may be.
+- The archive, and the start of a publisher, each with a million records of before.
 - Alertmanager: the same alert is pushed to a real Alertmanager (`group_wait: 0s`) and to Interlock's door
   for it, in turns; each calls a webhook of the same receiver.
 """
@@ -30,9 +31,14 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from ops.embedded.system import System
 from schemas import envelope
+from schemas.holds import HoldOpened, HoldReleased
 from schemas.incidents import StatusUpdate
 from schemas.posts import DuePost, Post
-from schemas.topics import DUE, OUTCOMES, UPDATES
+from schemas.topics import DUE, HOLDS, OUTCOMES, UPDATES, key_of
+from services.kit import database
+from services.kit.telemetry import Clock
+from services.publisher.archive import Archive
+from services.publisher.store import SCHEMA
 from tests.bench.alertmanager import versus_alertmanager
 
 ACCOUNTS = [f"null-{number}" for number in range(4)]
@@ -40,6 +46,14 @@ OFFERS, ROUNDS = 30_000, 5
 BACKLOG, SLOW_PER_S = int(os.environ.get("BENCH_BACKLOG", "1000000")), 20
 UPDATE_COUNT, UPDATE_GAP_S = 200, 0.05
 PATIENCE_S = 300.0
+OLD_ROWS, HOLDS_BEHIND = 1_000_000, 1_000_000
+OLD = f"""
+INSERT INTO ledger (post_id, kind, account, state, attempt, publisher, fence, labels, intent_at,
+                    done_at, publication)
+SELECT 'old-' || n, 'offer', 'null-0', 'sent', 1, 'bench', n, '{{"line": "coast"}}',
+       now() - interval '30 days', now() - interval '30 days', n::text
+FROM generate_series(1, {OLD_ROWS}) AS n
+"""
 FENCED, UNFENCED = ("0", "fence"), ("0", "no-fence")
 
 
@@ -52,6 +66,8 @@ def measure() -> list[dict[str, Any]]:
         (system.data / "accounts.yaml").write_text(yaml.safe_dump({"accounts": known}))
         rows = _offers(system)
         rows += _updates(system, seen)
+        rows += uvloop.run(_archive(system.database))
+        rows += _start_behind(system)
     with tempfile.TemporaryDirectory() as folder:
         rows += versus_alertmanager(Path(folder), _say)
     return rows
@@ -180,6 +196,75 @@ def _updates(system: System, seen: Path) -> list[dict[str, Any]]:
         },
         _row("the same while the backlog is published as fast as may be (both cores busy)", full),
     ]
+
+
+async def _archive(database_url: str) -> list[dict[str, Any]]:
+    """Move a million old rows out of the ledger."""
+    _say(f"{OLD_ROWS:,} old rows in the ledger")
+    engine = database.new_engine(database_url, schema=SCHEMA)
+    async with engine.begin() as connection:
+        await connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+        await connection.exec_driver_sql("ALTER TABLE ledger DISABLE TRIGGER ledger_guard")
+        await connection.exec_driver_sql(OLD)
+        await connection.exec_driver_sql("ALTER TABLE ledger ENABLE TRIGGER ledger_guard")
+    archive = Archive(engine, clock=Clock(), days=8)
+    begun_s, moved = time.perf_counter(), 0
+    while count := await archive.move():
+        moved += count
+    took_s = time.perf_counter() - begun_s
+    async with engine.connect() as connection:
+        left = (await connection.exec_driver_sql("SELECT count(*) FROM ledger")).scalar_one()
+    await engine.dispose()
+    assert moved == OLD_ROWS
+    per_s = moved / took_s
+    return [
+        {
+            "what": f"archive: {moved:,} settled rows moved into their month; {left:,} newer ones stay",
+            "aim": "faster than offers come",
+            "measured": f"{per_s:,.0f} rows/s",
+            "met": per_s > 5_000,
+        }
+    ]
+
+
+def _start_behind(system: System) -> list[dict[str, Any]]:
+    _say(f"{HOLDS_BEHIND:,} records on ops.holds")
+    uvloop.run(_fill_holds(system.kafka))
+    begun_s = time.perf_counter()
+    system.replace("publisher", _null(FENCED))
+    took_s = time.perf_counter() - begun_s
+    return [
+        {
+            "what": f"start of a publisher, {HOLDS_BEHIND:,} records of holds behind: to a passed fence",
+            "aim": "seconds",
+            "measured": f"{took_s:.1f} s",
+        }
+    ]
+
+
+async def _fill_holds(servers: str) -> None:
+    producer = AIOKafkaProducer(
+        bootstrap_servers=servers, acks="all", linger_ms=20, max_batch_size=262_144
+    )
+    await producer.start()
+    now = datetime.now(UTC)
+    matchers = '{network="northlink",line="coast"}'
+    opened = HoldOpened.model_validate(
+        {"hold_id": "NAME", "network": "northlink", "matchers": matchers,
+         "reason": "Trains are standing", "opened_at": now}
+    )  # fmt: skip
+    facts = [opened, HoldReleased(hold_id="NAME", released_at=now, reason="over")]
+    known = [(key_of(f) or "", envelope.write_value(f), _headers(f, "bench")) for f in facts]
+    for first in range(0, HOLDS_BEHIND // 2, 5_000):
+        sent = []
+        for number in range(first, first + 5_000):
+            name = f"bench-{number}"
+            for key, value, headers in known:
+                body = value.replace(b"NAME", name.encode())
+                key_ = key.replace("NAME", name).encode()
+                sent.append(await producer.send(HOLDS.name, body, key=key_, headers=headers))
+        await asyncio.gather(*sent)
+    await producer.stop()
 
 
 async def _say_updates(servers: str, seen: Path) -> list[float]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -165,3 +167,40 @@ def test_the_site_stands_in_a_folder_for_any_web_server(public: httpx.Client, fo
     assert json.loads((folder / "api" / "v2" / "status.json").read_text())["page"]["url"] == (
         "https://status.northlink.example"
     )
+
+
+CLIENT = """
+const { Statuspage } = require("statuspage.io");
+(async () => {
+  const page = new Statuspage("interlock");
+  page.setApiUrl(process.argv[2]);
+  const [summary, status, components, unresolved, incidents, works] = await Promise.all([
+    page.api.getSummary(), page.api.getStatus(), page.api.getComponents(),
+    page.api.incidents.getUnresolved(), page.api.incidents.getAll(),
+    page.api.scheduledMaintenances.getAll(),
+  ]);
+  console.log(JSON.stringify({ summary, status, components, unresolved, incidents, works }));
+})();
+"""
+
+
+def test_a_statuspage_client_reads_it_unchanged(
+    journey: Journey, public: httpx.Client, tmp_path: Path
+) -> None:
+    """The client of npm's `statuspage.io`, unmodified but for the address it is told."""
+    npm, node = shutil.which("npm"), shutil.which("node")
+    if npm is None or node is None:
+        pytest.skip("no node, no npm")
+    install = [npm, "install", "--silent", "--no-fund", "--no-audit", "statuspage.io@3.3.8"]
+    if subprocess.run(install, cwd=tmp_path, check=False, timeout=60).returncode:
+        pytest.skip("npm cannot install the client")
+    incident = an_incident(journey, public)
+    (tmp_path / "read.js").write_text(CLIENT)
+    run = [node, "read.js", str(public.base_url).rstrip("/")]
+    said = subprocess.run(run, cwd=tmp_path, check=True, capture_output=True, timeout=30).stdout
+    found = json.loads(said)
+    assert found["status"]["status"]["indicator"] == "major"
+    assert [c["name"] for c in found["components"]["components"]] == ["Coast line", "Valley line"]
+    assert incident in [i["id"] for i in found["unresolved"]["incidents"]]
+    assert incident in [i["id"] for i in found["summary"]["incidents"]]
+    assert "scheduled_maintenances" in found["works"]

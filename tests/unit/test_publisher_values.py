@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 
 from schemas.labels import parse_matchers
 from services.publisher.accounts import Accounts, AnyAccount, EmailAccount, FeedAccount, posts_of
-from services.publisher.app import NETWORKS
+from services.publisher.app import NETWORKS, read_accounts, read_page
 from services.publisher.fence import VOID_AFTER_S, begin
 from services.publisher.ledger import (
     FOLLOWS,
@@ -164,3 +165,20 @@ def test_every_kind_of_account_has_a_channel() -> None:
     annotated = get_args(AnyAccount)[0]
     kinds = set(get_args(annotated))
     assert kinds == {*NETWORKS, FeedAccount, EmailAccount}
+
+
+def test_the_examples_are_read(repository: Path) -> None:
+    accounts = read_accounts(repository / "accounts.example.yaml")
+    assert {type(account) for account in accounts.values()} == {
+        *NETWORKS, FeedAccount, EmailAccount,
+    }  # fmt: skip
+    assert read_page(repository / "page.example.yaml").languages == ("en", "fr")
+
+
+def test_a_file_of_accounts_names_the_field_and_tells_no_secret(tmp_path: Path) -> None:
+    file = tmp_path / "accounts.yaml"
+    file.write_text("accounts: {a: {channel: discord, token: the-secret, webhook: the-secret}}")
+    with pytest.raises(ValueError, match="either it, or token and channel_id") as told:
+        read_accounts(file)
+    assert "the-secret" not in str(told.value)
+    assert "accounts.a" in str(told.value)
