@@ -73,7 +73,10 @@ class DiscordAccount(AccountBase):
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
-        if (self.webhook is None) == (self.token is None or self.channel_id is None):
+        bot = (self.token, self.channel_id)
+        is_bot = self.webhook is None and None not in bot
+        is_hook = self.webhook is not None and bot == (None, None)
+        if not is_bot and not is_hook:
             raise ValueError("webhook: either it, or token and channel_id")
         return self
 

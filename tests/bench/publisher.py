@@ -47,12 +47,12 @@ BACKLOG, SLOW_PER_S = int(os.environ.get("BENCH_BACKLOG", "1000000")), 20
 UPDATE_COUNT, UPDATE_GAP_S = 200, 0.05
 PATIENCE_S = 300.0
 OLD_ROWS, HOLDS_BEHIND = 1_000_000, 1_000_000
-OLD = f"""
+OLD = """
 INSERT INTO ledger (post_id, kind, account, state, attempt, publisher, fence, labels, intent_at,
                     done_at, publication)
-SELECT 'old-' || n, 'offer', 'null-0', 'sent', 1, 'bench', n, '{{"line": "coast"}}',
+SELECT 'old-' || n, 'offer', 'null-0', 'sent', 1, 'bench', n, '{"line": "coast"}',
        now() - interval '30 days', now() - interval '30 days', n::text
-FROM generate_series(1, {OLD_ROWS}) AS n
+FROM generate_series(1, 1000000) AS n
 """
 FENCED, UNFENCED = ("0", "fence"), ("0", "no-fence")
 
