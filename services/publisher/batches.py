@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, Generic, TypeVar
 
-MOST: Final = 500
+MOST: Final = 64  # All who waited for a batch run on at once, and others wait for them.
 T = TypeVar("T")
 R = TypeVar("R")
 

@@ -323,6 +323,7 @@ class Delivery:
             publication=made.id,
             url=made.url,
             detail=made.detail[:DETAIL_CHARS],
+            kind=job.post.kind,
         )
         if not await self.store.record_sent(sent):
             log.error("the ledger has no intent of a post that was sent", post=job.post.post_id)

@@ -23,6 +23,7 @@ ComponentState = Literal[
 ]
 Indicator = Literal["none", "minor", "major", "critical", "maintenance"]
 INCIDENTS = 1_000
+PAST = 50  # As many as Statuspage's API has; the newest.
 WHOLE = "network"
 COMPONENT_OF: dict[Severity, ComponentState] = {
     "critical": "major_outage", "major": "partial_outage",
@@ -178,7 +179,7 @@ def gather(
         at=at,
         current=tuple(current),
         planned=tuple(planned),
-        past=tuple(s for s in shown if not s.incident.is_open),
+        past=tuple(s for s in shown if not s.incident.is_open)[:PAST],
         posts=posts,
         states=_states(settings, current, planned),
         indicator=_indicator(current, planned),

@@ -22,6 +22,7 @@ from services.publisher.offsets import Offsets
 
 COMMIT_EVERY_S: Final = 1.0
 QUEUE_JOBS: Final = 10_000  # Of one account: above it the partitions that feed it rest.
+BATCH_RECORDS: Final = 100  # Read in one go: the loop belongs to others as well.
 RESUME_JOBS: Final = 5_000
 log = structlog.get_logger()
 
@@ -54,6 +55,7 @@ class Queues:
             handler,
             group=group,
             instance=instance,
+            batch_records=BATCH_RECORDS,
             listener=kafka.Rebalance(
                 assigned=self._on_assigned, revoked=self._on_revoked, crash=crash
             ),

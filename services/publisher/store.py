@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 
 from sqlalchemy import (
     BigInteger,
@@ -146,6 +146,7 @@ class Sent:
     publication: str
     url: str | None
     detail: str = ""
+    kind: Kind = "offer"
 
 
 class Store:
@@ -153,9 +154,12 @@ class Store:
 
     def __init__(self, engine: AsyncEngine, *, publisher: str) -> None:
         self.engine, self.publisher = engine, publisher
+        # One statement is a transaction by itself: no begin and no commit go over the wire.
+        self._alone = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._finds = Batches(self._find_all)
-        self._intents = Batches(self._record_intents)
-        self._sents = Batches(self._record_sents)
+        # Each kind has its own: an update does not stand behind offers here either.
+        self._intents = {kind: Batches(self._record_intents) for kind in get_args(Kind)}
+        self._sents = {kind: Batches(self._record_sents) for kind in get_args(Kind)}
 
     async def find(self, post_id: str) -> Entry | None:
         """Return the post's row, if there is one."""
@@ -171,7 +175,9 @@ class Store:
         self, post: Post, *, attempt: int, fence: int | None, at: datetime
     ) -> bool:
         """Write that a send is about to begin. False: the post has a row that forbids it."""
-        return await self._intents.add(Intent(post=post, attempt=attempt, fence=fence, at=at))
+        return await self._intents[post.kind].add(
+            Intent(post=post, attempt=attempt, fence=fence, at=at)
+        )
 
     async def _record_intents(self, intents: list[Intent]) -> list[bool]:
         # Sorted, so that two publishers do not wait for each other's rows; one of each id.
@@ -188,7 +194,7 @@ class Store:
             [one.post.incident_id for one in ordered],
             [one.at for one in ordered],
         )
-        async with self.engine.begin() as connection:
+        async with self._alone.connect() as connection:
             rows = await connection.exec_driver_sql(INTENTS, columns)
             written = {row.post_id for row in rows}
         return [one.post.post_id in written and firsts[one.post.post_id] is one for one in intents]
@@ -214,7 +220,7 @@ class Store:
 
     async def record_sent(self, sent: Sent) -> bool:
         """Move an intent to `sent`, with what proves that it was right; False: there was none."""
-        return await self._sents.add(sent)
+        return await self._sents[sent.kind].add(sent)
 
     async def _record_sents(self, sents: list[Sent]) -> list[bool]:
         ordered = sorted(sents, key=lambda one: one.post_id)
@@ -229,7 +235,7 @@ class Store:
             [_as_json(one.attempt) for one in ordered],
             [one.detail for one in ordered],
         )
-        async with self.engine.begin() as connection:
+        async with self._alone.connect() as connection:
             rows = await connection.exec_driver_sql(SENTS, columns)
             written = {row.post_id for row in rows}
         return [one.post_id in written for one in sents]
