@@ -305,3 +305,46 @@ def teams(net: Network) -> FastAPI:
         net.posts[net.new_id()] = {"text": block["text"]}
 
     return app
+
+
+def x(net: Network) -> FastAPI:
+    """Return docs.x.com's posts: it refuses a text that it has, and signatures are not checked."""
+    app = FastAPI()
+
+    def must_know(request: Request) -> None:
+        given = request.headers.get("authorization", "")
+        assert 'oauth_signature_method="HMAC-SHA1"' in given
+        if TOKEN in net.expired or f'oauth_token="{TOKEN}"' not in given:
+            raise HTTPException(401, "Unauthorized")
+
+    @app.post("/2/tweets", status_code=201)
+    async def create(request: Request, response: Response) -> Any:
+        must_know(request)
+        text = (await request.json())["text"]
+        response.headers.update(net.headers("x-rate-limit"))
+        if any(post["text"] == text for post in net.posts.values()):
+            why = "You are not allowed to create a Tweet with duplicate content."
+            return JSONResponse({"detail": why, "title": "Forbidden", "status": 403}, 403)
+        name = net.new_id()
+        net.posts[name] = {"text": text}
+        return {"data": {"id": name, "text": text}}
+
+    @app.delete("/2/tweets/{post_id}")
+    async def remove(post_id: str, request: Request) -> Any:
+        must_know(request)
+        net.posts.pop(post_id, None)
+        return {"data": {"deleted": True}}
+
+    return app
+
+
+def apprise(net: Network) -> FastAPI:
+    """Return what Apprise's own `json://` calls."""
+    app = FastAPI()
+
+    @app.post("/notify")
+    async def take(request: Request) -> Any:
+        net.posts[net.new_id()] = {"text": (await request.json())["message"]}
+        return {}
+
+    return app

@@ -100,6 +100,21 @@ class TeamsAccount(AccountBase):
     webhook: SecretStr = Field(description="the workflow's address")
 
 
+class AppriseAccount(AccountBase):
+    channel: Literal["apprise"]
+    address: SecretStr = Field(description="as Apprise writes it: scheme://…")
+
+
+class XAccount(AccountBase):
+    channel: Literal["x"]
+    url: str = Field(default="https://api.x.com", pattern=r"^https?://")
+    consumer_key: str
+    consumer_secret: SecretStr
+    token: SecretStr
+    token_secret: SecretStr
+    family: Family = "short"
+
+
 class Smtp(BaseModel):
     """A mail server. `starttls` and `tls` check its certificate; `none` is for a local one."""
 
@@ -132,7 +147,9 @@ AnyAccount = Annotated[
     | EmailAccount
     | SlackAccount
     | TelegramAccount
-    | TeamsAccount,
+    | TeamsAccount
+    | XAccount
+    | AppriseAccount,
     Field(discriminator="channel"),
 ]
 

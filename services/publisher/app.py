@@ -22,6 +22,7 @@ from services.publisher import subscribe
 from services.publisher.accounts import (
     Accounts,
     AnyAccount,
+    AppriseAccount,
     BlueskyAccount,
     DiscordAccount,
     EmailAccount,
@@ -31,10 +32,12 @@ from services.publisher.accounts import (
     TeamsAccount,
     TelegramAccount,
     WebhookAccount,
+    XAccount,
 )
 from services.publisher.api import new_router
 from services.publisher.archive import Archive
 from services.publisher.channels import Channel
+from services.publisher.channels.apprise import Apprise
 from services.publisher.channels.bluesky import Bluesky
 from services.publisher.channels.discord import Discord
 from services.publisher.channels.email import Email
@@ -44,6 +47,7 @@ from services.publisher.channels.slack import Slack
 from services.publisher.channels.teams import Teams
 from services.publisher.channels.telegram import Telegram
 from services.publisher.channels.webhook import Webhook
+from services.publisher.channels.x import X
 from services.publisher.delivery import Delivery
 from services.publisher.mail_store import MailStore
 from services.publisher.paces import Paces
@@ -64,6 +68,8 @@ NETWORKS: dict[type[AnyAccount], Callable[[Any, telemetry.Clock], Channel]] = {
     SlackAccount: Slack,
     TelegramAccount: Telegram,
     TeamsAccount: Teams,
+    XAccount: X,
+    AppriseAccount: Apprise,
 }
 VERSIONS = Path(__file__).with_name("migrations") / "versions"
 

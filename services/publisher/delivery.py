@@ -25,6 +25,7 @@ from services.kit.telemetry import Clock
 from services.publisher.backoff import backoff_s
 from services.publisher.channels import (
     Channel,
+    Duplicate,
     NotSent,
     Partly,
     Publication,
@@ -204,7 +205,7 @@ class Delivery:
             made = await channel.publish(cleared, key=job.post.post_id)
         except TooLate:
             return False  # Nothing was sent: a new fence decides.
-        except (Partly, NotSent, Refused, Unknown, Uncertain) as error:
+        except (Partly, NotSent, Duplicate, Refused, Unknown, Uncertain) as error:
             return await self._on_failure(job, cleared, error)
         self.paces.worked(account)
         await self.paces.hear(account, made.told)
@@ -215,7 +216,7 @@ class Delivery:
         self,
         job: Job,
         cleared: Cleared,
-        error: Partly | NotSent | Refused | Unknown | Uncertain,
+        error: Partly | NotSent | Duplicate | Refused | Unknown | Uncertain,
     ) -> bool:
         account, why, after_s, is_end = job.post.account, str(error), 0.0, False
         match error:
@@ -230,13 +231,8 @@ class Delivery:
                 if error.told is None:  # What is told gives the next turn, to all publishers.
                     self.paces.failed(account, why)
                     after_s = error.retry_after_s
-            case Refused():
-                self.paces.worked(account)
-                await self._note(job, cleared, f"refused: {why}")
-                await self._end(job, "failed", why)
-                is_end = True
-            case Uncertain():
-                await self._end(job, "uncertain", why)
+            case Duplicate() | Refused() | Uncertain():
+                await self._on_last_word(job, cleared, error)
                 is_end = True
             case Unknown():
                 job.maybe_sent, job.unknowns = True, job.unknowns + 1
@@ -244,6 +240,19 @@ class Delivery:
                 await self._note(job, cleared, f"unknown: {why}")
                 is_end = await self._decide(job, why)
         return is_end or await self._retry(job, why, after_s=after_s)
+
+    async def _on_last_word(
+        self, job: Job, cleared: Cleared, error: Duplicate | Refused | Uncertain
+    ) -> None:
+        self.paces.worked(job.post.account)
+        if isinstance(error, Duplicate) and job.maybe_sent:
+            detail = "the network has it already, under an id that it did not tell"
+            await self._sent(job, cleared, Publication("", detail=detail))
+        elif isinstance(error, Uncertain):
+            await self._end(job, "uncertain", str(error))
+        else:
+            await self._note(job, cleared, f"refused: {error}")
+            await self._end(job, "failed", str(error))
 
     async def _decide(self, job: Job, why: str, *, looked: bool = False) -> bool:
         """Decide behind an unknown outcome; True at the end, False to send again."""
@@ -254,7 +263,8 @@ class Delivery:
         decision = after_unknown(job.post.kind, can, age_s=age_s, looked=looked)
         match decision:
             case SendAgain():
-                if can.idempotent_s == 0 and job.unknowns >= UNKNOWN_TRIES:
+                is_blind = can.idempotent_s == 0 and not can.refuses_duplicates
+                if is_blind and job.unknowns >= UNKNOWN_TRIES:
                     await self._end(job, "uncertain", why)
                     return True
                 return False
@@ -365,7 +375,7 @@ class Delivery:
             reason=reason,
             hold_id=hold_id,
             incident_id=job.post.incident_id,
-            publication=publication.id if publication else None,
+            publication=(publication.id or None) if publication else None,
             url=publication.url if publication else None,
         )
         await self.emit(outcome, job.traceparent)

@@ -47,6 +47,7 @@ class Capabilities:
 
     `idempotent_s`: for how long the channel recognises a key it has seen; 0 never, inf for ever.
     `reads_back`: whether one can look a post up whose answer was lost: by its key, or by its words.
+    `refuses_duplicates`: it refuses what it has already, and so says that it has it.
     `parallel`: how many offers may be under way at once; 1 keeps their order.
     `has_rate`: the network tells of a limit that all who use the account share; `delete_bucket` is
     the one that deletions draw on.
@@ -55,6 +56,7 @@ class Capabilities:
     idempotent_s: float
     can_delete: bool
     reads_back: ReadBack = "none"
+    refuses_duplicates: bool = False
     text: TextLimit | None = None
     parallel: int = 1
     has_rate: bool = False
@@ -85,7 +87,7 @@ def after_unknown(
 
     `looked`: it was looked for since, and was not there.
     """
-    if age_s < can.idempotent_s:
+    if age_s < can.idempotent_s or can.refuses_duplicates:
         return SendAgain()
     if can.reads_back != "none" and not looked:
         return LookUp()

@@ -5,11 +5,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -25,31 +23,23 @@ from services.kit import database
 from services.kit.telemetry import Clock
 from services.publisher import accounts, backoff
 from services.publisher.channels import Channel, email, http
-from services.publisher.channels.bluesky import Bluesky
-from services.publisher.channels.discord import Discord
 from services.publisher.channels.email import Email
-from services.publisher.channels.mastodon import Mastodon
-from services.publisher.channels.slack import Slack
-from services.publisher.channels.teams import Teams
-from services.publisher.channels.telegram import Telegram
-from services.publisher.channels.webhook import Webhook
 from services.publisher.delivery import Delivery, Job
 from services.publisher.gate import Passed, Verdict, judge
 from services.publisher.mail_store import MailStore
 from services.publisher.paces import Paces
 from services.publisher.store import SCHEMA, Store
 from services.publisher.takeback import TakeBack
-from tests import networks
 from tests.builders import AT, a_hold, a_post
-from tests.faulty import FAULTS, Fault, Faulty, served
-from tests.mailbox import Mailbox, a_mailbox
-from tests.networks import TOKEN, Network
+from tests.channels import CHANNELS, SECRET, a_case, an_account
+from tests.faulty import FAULTS, Fault
+from tests.mailbox import a_mailbox
+from tests.networks import TOKEN
 
 DOCS = Path(__file__).parents[2] / "docs" / "channels.md"
 UNKNOWN: frozenset[Fault] = frozenset(
     {"500 before", "500 behind", "reset before", "reset behind", "answer lost"}
 )
-SECRET = "a-secret-of-the-tests"
 
 
 @dataclass
@@ -71,106 +61,7 @@ class Open:
         raise AssertionError("nothing here waits")
 
 
-@dataclass
-class Case:
-    """One account at a stand-in, and what stands there."""
-
-    channel: Channel
-    net: Network
-    faulty: Faulty | None = None
-    box: Mailbox | None = None
-
-    def breaks(self, fault: Fault) -> None:
-        if fault == "token expired":
-            self.net.expired = {TOKEN, f"{TOKEN}-{self.net.logins}"}
-            asyncio.get_running_loop().call_later(0.2, self.net.expired.clear)  # By a person.
-        elif self.box is not None:
-            self.box.fault = fault
-        elif self.faulty is not None:
-            self.faulty.fault = fault
-
-    def standing(self, words: str) -> int:
-        if self.box is not None:
-            return sum(words in mail.get_content() for _, mail in self.box.mails)
-        return sum(words in post["text"] for post in self.net.posts.values())
-
-
-def an_account(kind: Any, **values: Any) -> Any:
-    return kind.model_validate(values)
-
-
-def of_mastodon(url: str) -> Channel:
-    account = an_account(accounts.MastodonAccount, channel="mastodon", url=url, token=TOKEN)
-    return Mastodon(account, Clock())
-
-
-def of_bluesky(url: str) -> Channel:
-    values = {"channel": "bluesky", "url": url, "handle": "northlink.example", "password": TOKEN}
-    return Bluesky(an_account(accounts.BlueskyAccount, **values), Clock())
-
-
-def of_discord(url: str) -> Channel:
-    values = {"channel": "discord", "url": url, "token": TOKEN, "channel_id": "42"}
-    return Discord(an_account(accounts.DiscordAccount, **values), Clock())
-
-
-def of_discord_webhook(url: str) -> Channel:
-    values = {"channel": "discord", "webhook": f"{url}/api/webhooks/1/{TOKEN}"}
-    return Discord(an_account(accounts.DiscordAccount, **values), Clock())
-
-
-def of_webhook(url: str, *, deduplicates: bool = True) -> Channel:
-    values = {"channel": "webhook", "url": f"{url}/hook", "secret": SECRET}
-    account = an_account(accounts.WebhookAccount, deduplicates=deduplicates, **values)
-    return Webhook(account, Clock())
-
-
-def of_slack(url: str) -> Channel:
-    values = {"channel": "slack", "url": url, "token": TOKEN, "channel_id": "C1"}
-    return Slack(an_account(accounts.SlackAccount, **values), Clock())
-
-
-def of_telegram(url: str) -> Channel:
-    values = {"channel": "telegram", "url": url, "token": TOKEN, "chat_id": "@northlink"}
-    return Telegram(an_account(accounts.TelegramAccount, **values), Clock())
-
-
-def of_teams(url: str) -> Channel:
-    values = {"channel": "teams", "webhook": f"{url}/workflows/{TOKEN}"}
-    return Teams(an_account(accounts.TeamsAccount, **values), Clock())
-
-
-HTTP: dict[str, tuple[Callable[[Network], Any], Callable[[str], Channel]]] = {
-    "mastodon": (networks.mastodon, of_mastodon),
-    "bluesky": (networks.bluesky, of_bluesky),
-    "discord (bot)": (networks.discord, of_discord),
-    "discord (webhook)": (networks.discord, of_discord_webhook),
-    "webhook": (networks.webhook, of_webhook),
-    "slack": (networks.slack, of_slack),
-    "telegram": (networks.telegram, of_telegram),
-    "teams": (networks.teams, of_teams),
-}
-CHANNELS = (*HTTP, "email")
-NO_TOKEN = ("discord (webhook)", "webhook", "email", "teams")
-
-
-@asynccontextmanager
-async def a_case(name: str, system: System) -> AsyncIterator[Case]:
-    net = Network()
-    if name == "email":
-        engine = database.new_engine(system.database, schema=SCHEMA)
-        async with a_mailbox() as box:
-            smtp = {"host": "127.0.0.1", "port": box.port, "security": "none"}
-            values = {"sender": "status@northlink.example", "to": ["ada@example.org"]}
-            account = an_account(accounts.EmailAccount, channel="email", smtp=smtp, **values)
-            yield Case(Email(account, MailStore(engine), Clock(), base_url=""), net, box=box)
-        await engine.dispose()
-        return
-    app, made = HTTP[name]
-    async with served(app(net)) as faulty:
-        channel = made(faulty.address)
-        yield Case(channel, net, faulty)
-        await channel.aclose()
+NO_TOKEN = ("discord (webhook)", "webhook", "email", "teams", "apprise")
 
 
 @dataclass
@@ -253,9 +144,10 @@ async def test_a_fault_ends_as_the_channels_capabilities_say(
         outcome = await desk.send(post)
         count = case.standing(post.text)
     can = case.channel.capabilities
-    is_known = can.idempotent_s > 0 and name != "email"
+    is_known = (can.idempotent_s > 0 or can.refuses_duplicates) and name != "email"
     was_found = can.reads_back != "none" and fault in ("500 behind", "reset behind", "answer lost")
-    if is_known or was_found or fault not in UNKNOWN or (name, fault) == ("email", "500 before"):
+    says_why = fault not in UNKNOWN and (name, fault) != ("apprise", "429")
+    if is_known or was_found or says_why or (name, fault) == ("email", "500 before"):
         assert (outcome.result, count) == ("published", 1)
     elif kind == "offer":
         assert outcome.result == "uncertain"
@@ -271,7 +163,7 @@ async def test_a_fault_ends_as_the_channels_capabilities_say(
     SEEN[name, fault, kind] = f"{outcome.result}, {times}"
 
 
-@pytest.mark.parametrize("name", [n for n in CHANNELS if n not in ("email", "teams")])
+@pytest.mark.parametrize("name", [n for n in CHANNELS if n not in ("email", "teams", "apprise")])
 async def test_what_is_taken_back_is_gone(name: str, store: Store, system: System) -> None:
     async with a_case(name, system) as case:
         desk = Desk(store, f"a{uuid.uuid4().hex[:12]}", case.channel)
@@ -323,6 +215,23 @@ async def test_a_reserve_of_the_rate_is_kept_for_updates_by_every_publisher(
         assert (await other.send(offer)).result == "held", "it waited, until a hold came"
         assert case.standing(offer.text) == 0
         assert (await other.send(other.new_post("update"))).result == "published"
+
+
+async def test_a_duplicate_that_is_refused_is_evidence_only_behind_a_try_of_ours(
+    store: Store, system: System
+) -> None:
+    """Else it is another post of the same words, and ours is not there."""
+    async with a_case("x", system) as case:
+        desk = Desk(store, f"a{uuid.uuid4().hex[:12]}", case.channel)
+        first = desk.new_post("offer")
+        await desk.send(first)
+        same = await desk.send(desk.new_post("offer", text=first.text))
+        assert same.result == "failed"
+        assert "duplicate content" in same.reason
+        case.breaks("reset behind")
+        lost = await desk.send(desk.new_post("offer"))
+        assert (lost.result, lost.publication) == ("published", None)
+        assert "under an id that it did not tell" in lost.reason
 
 
 async def test_a_session_that_has_expired_is_refreshed_and_not_begun_again(

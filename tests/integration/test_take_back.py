@@ -80,7 +80,8 @@ async def test_what_would_be_taken_back_is_told_and_nothing_is_done(desk: Desk) 
     new = await desk.went_out(f"{desk.account}x", minutes_ago=10)
     since = Clock().now() - timedelta(hours=1)
     found = await desk.take_back.would_take(lambda labels: desk.hold().covers(labels), since=since)
-    assert [(entry.post_id, can) for entry, can in found] == [(new, False), (old, True)]
+    ours = [(e.post_id, can) for e, can in found if e.account.startswith(desk.account)]
+    assert ours == [(new, False), (old, True)]
     assert set(desk.can.standing) == {old, new}
 
 
@@ -92,7 +93,7 @@ async def test_the_newest_goes_first_and_each_outcome_says_what_became_of_it(des
     await desk.take_back.take_back(desk.hold())
     ours = [o for o in desk.outcomes if o.account == desk.account]
     assert [(o.post_id, o.result) for o in ours] == [(new, "retracted"), (old, "retracted")]
-    (other,) = [o for o in desk.outcomes if o.account != desk.account]
+    (other,) = [o for o in desk.outcomes if o.account == f"{desk.account}x"]
     assert (other.post_id, other.result) == (stays, "retraction_failed")
     assert other.reason == f"impossible: {desk.account}x cannot delete; do it by hand"
 

@@ -61,6 +61,10 @@ class Unknown(Exception):
     """Nobody can say whether it was published."""
 
 
+class Duplicate(Exception):
+    """The network refuses what it has already: evidence, where a try before may have got through."""
+
+
 class Uncertain(Exception):
     """Nobody can say whether it was published, and no second try would tell."""
 

@@ -1,0 +1,100 @@
+"""X, by API v2 and OAuth 1.0a (RFC 5849) as the account itself.
+
+- `POST /2/tweets` (docs.x.com/x-api/posts/create-post) knows no key, but refuses a text that the account
+  has posted just before: 403, "duplicate content". Behind a lost answer that refusal is evidence that the
+  post is there, though under an id that nobody told us: it cannot be taken back.
+- `DELETE /2/tweets/:id` (docs.x.com/x-api/posts/delete-post). Limits: `x-rate-limit-*`, an epoch.
+- 280 weighted characters; a link counts 23 (docs.x.com/fundamentals/counting-characters).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Final, Literal
+
+import httpx
+from oauthlib.oauth1 import Client
+
+from schemas.posts import Post
+from services.kit.telemetry import Clock
+from services.publisher.accounts import XAccount
+from services.publisher.channels import (
+    Duplicate,
+    Publication,
+    Refused,
+    Retracted,
+    Uncertain,
+    texts_of,
+)
+from services.publisher.channels.http import ask, new_client, told_by
+from services.publisher.gate import Cleared
+from services.publisher.ledger import Capabilities
+from services.publisher.rates import Told
+from services.publisher.texts import TextLimit
+
+CONNECTIONS: Final = 4
+_LIMIT: Final = TextLimit(most=280, unit="weighted", link=23)
+_GONE: Final = frozenset({404})
+
+
+class X:
+    """One account."""
+
+    capabilities = Capabilities(
+        idempotent_s=0, can_delete=True, refuses_duplicates=True, text=_LIMIT, has_rate=True
+    )
+
+    def __init__(self, account: XAccount, clock: Clock) -> None:
+        self.account, self.clock = account, clock
+        self.client = new_client(connections=CONNECTIONS, keeps=False)
+        self.signer = Client(
+            account.consumer_key,
+            client_secret=account.consumer_secret.get_secret_value(),
+            resource_owner_key=account.token.get_secret_value(),
+            resource_owner_secret=account.token_secret.get_secret_value(),
+        )
+
+    async def publish(self, cleared: Cleared, *, key: str) -> Publication:
+        ids: list[str] = []
+        told: Told | None = None
+        texts = texts_of(cleared.post, _LIMIT)
+        for text in texts:
+            body: dict[str, Any] = {"text": text}
+            if ids:
+                body["reply"] = {"in_reply_to_tweet_id": ids[-1]}
+            cleared.check(self.clock.monotonic_s())
+            try:
+                answer, told = await self._ask("POST", "/2/tweets", json=body)
+            except Refused as error:
+                if "duplicate" not in str(error).lower():
+                    raise
+                if len(texts) > 1:  # Without its id the rest cannot hang on it.
+                    raise Uncertain(f"a part of a thread is there already: {error}") from error
+                raise Duplicate(str(error)) from error
+            ids.append(str(answer.json()["data"]["id"]))
+        return Publication(" ".join(ids), f"https://x.com/i/status/{ids[0]}", told)
+
+    async def look_up(self, post: Post, *, key: str) -> Publication | None:
+        raise NotImplementedError("a refusal says whether it is there")
+
+    async def retract(self, publication: Publication) -> Retracted:
+        told: Told | None = None
+        for post_id in reversed(publication.id.split()):
+            path = f"/2/tweets/{post_id}"
+            _, told = await self._ask("DELETE", path, bucket="delete", allowed=_GONE)
+        return Retracted(told=told)
+
+    async def aclose(self) -> None:
+        await self.client.aclose()
+
+    async def _ask(
+        self, method: Literal["POST", "DELETE"], path: str, *, bucket: str = "create", **values: Any
+    ) -> tuple[httpx.Response, Told | None]:
+        def hear(answer: httpx.Response, now: datetime) -> Told | None:
+            return told_by(answer, now, prefix="x-rate-limit", bucket=bucket)
+
+        url = f"{self.account.url}{path}"
+        _, headers, _ = self.signer.sign(url, http_method=method)  # JSON bodies are not signed.
+        return await ask(
+            self.client, method, url, now=self.clock.now(), hear=hear, headers=headers, **values
+        )
