@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.journey import Journey
+from tests.journey import Journey, wait_for
 
 
 def soon(seconds: float) -> str:
@@ -29,6 +29,7 @@ def test_after_a_hold_stale_offers_expire_past_due_ones_are_reviewed_and_the_res
     journey: Journey,
 ) -> None:
     hold_id = journey.hold(f'{{network="{journey.network}"}}')
+    wait_for("the hold", lambda: hold_id in journey.publisher.get("/v1/gate").json()["open_holds"])
     campaign = journey.campaign()
     stale, due, later = journey.offers(
         campaign, {"due_at": soon(-60), "latest_at": soon(-1)}, {}, {"due_at": soon(4)}
