@@ -13,6 +13,8 @@ from typing import Any
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 
+from services.publisher.texts import LINK
+
 WINDOW_S = 60
 DID = "did:plc:northlink"
 POSTS = f"at://{DID}/app.bsky.feed.post/"
@@ -260,7 +262,9 @@ def slack(net: Network) -> FastAPI:
 
     @app.post("/api/conversations.history")
     async def history(request: Request) -> Any:
-        return {"ok": True, "messages": list(net.posts.values())[::-1][:100]}
+        newest = list(net.posts.values())[::-1][:100]
+        shown = [post | {"text": LINK.sub(r"<\g<0>>", post["text"])} for post in newest]
+        return {"ok": True, "messages": shown}
 
     @app.post("/api/chat.delete")
     async def remove(request: Request) -> Any:

@@ -1,4 +1,4 @@
-"""One post's way through gate, ledger and channel, to an outcome; and the way back.
+"""One post's way through gate, ledger and channel, to an outcome.
 
     judge → its turn → intent → judge again → publish → sent → outcome
 
@@ -29,6 +29,7 @@ from services.publisher.channels import (
     NotSent,
     Partly,
     Publication,
+    ReadsBack,
     Refused,
     Uncertain,
     Unknown,
@@ -36,6 +37,7 @@ from services.publisher.channels import (
 from services.publisher.gate import Cleared, Held, Stale, TooLate, Verdict, Waiting
 from services.publisher.ledger import GiveUp, LookUp, SendAgain, State, after_unknown
 from services.publisher.paces import Paces
+from services.publisher.rates import Told
 from services.publisher.store import Attempt, Entry, Sent, Store
 from services.publisher.takeback import TakeBack, is_within
 
@@ -84,7 +86,6 @@ class Job:
     begun_at: datetime | None = None
     tried_at: datetime | None = None
     last_failure: str = ""
-    was_told: bool = False
 
 
 class Delivery:
@@ -208,9 +209,15 @@ class Delivery:
         except (Partly, NotSent, Duplicate, Refused, Unknown, Uncertain) as error:
             return await self._on_failure(job, cleared, error)
         self.paces.worked(account)
-        await self.paces.hear(account, made.told)
-        await self._sent(job, cleared, made)
+        await self._sent(job, cleared, made)  # First of all: the rest may fail.
+        await self._hear(account, made.told)
         return True
+
+    async def _hear(self, account: str, told: Told | None) -> None:
+        try:
+            await self.paces.hear(account, told)
+        except (SQLAlchemyError, OSError) as error:  # The next answer tells again.
+            log.warning("a rate was not kept", account=account, error=str(error))
 
     async def _on_failure(
         self,
@@ -227,7 +234,7 @@ class Delivery:
                 self.paces.failed(account, why)
             case NotSent():
                 await self._note(job, cleared, f"not sent: {why}")
-                await self.paces.hear(account, error.told)
+                await self._hear(account, error.told)
                 if error.told is None:  # What is told gives the next turn, to all publishers.
                     self.paces.failed(account, why)
                     after_s = error.retry_after_s
@@ -277,6 +284,7 @@ class Delivery:
                 assert_never(decision)
 
     async def _look_up(self, job: Job, channel: Channel, why: str) -> bool:
+        assert isinstance(channel, ReadsBack), "its capabilities say that it reads back"
         while not job.dropped:
             try:
                 found = await channel.look_up(job.post, key=job.post.post_id)

@@ -32,7 +32,6 @@ FOLLOWS: dict[State, frozenset[State]] = {
     "uncertain": frozenset(),
     "retracted": frozenset(),
 }
-SETTLED: frozenset[State] = frozenset(FOLLOWS) - {"intent", "retracting", "withdrawn"}
 ReadBack = Literal["exact", "search", "none"]
 
 

@@ -44,21 +44,27 @@ class MailStore:
         found = await self._read("address = :address", {"address": address})
         return found[0] if found else None
 
-    async def ask(self, one: Subscriber) -> Subscriber:
-        """Note that an address asked for mail; return who it is: the one known before, if any."""
+    async def ask(self, one: Subscriber, *, again_before: datetime) -> Subscriber:
+        """Note that an address asked for mail; return who it is: the one known before, if any.
+
+        One that has confirmed, or has asked since `again_before`, stays as it is.
+        """
         await self._write(
             "INSERT INTO subscribers (subscriber_id, address, language, matchers, state, asked_at)"
             " VALUES (:subscriber_id, :address, :language, :matchers, 'asked', :asked_at)"
             " ON CONFLICT (address) DO UPDATE SET language = EXCLUDED.language,"
-            " matchers = CASE WHEN subscribers.state = 'asked' THEN EXCLUDED.matchers"
-            " ELSE subscribers.matchers END, asked_at = EXCLUDED.asked_at",
+            " matchers = EXCLUDED.matchers, asked_at = EXCLUDED.asked_at"
+            " WHERE subscribers.state = 'asked' AND subscribers.asked_at < :again_before",
+            again_before=again_before,
             subscriber_id=one.subscriber_id,
             address=one.address,
             language=one.language,
             matchers=one.matchers,
             asked_at=one.asked_at,
         )
-        return (await self._read("address = :address", {"address": one.address}))[0]
+        known = await self.find_address(one.address)
+        assert known is not None, "it was written a moment ago"
+        return known
 
     async def confirm(self, subscriber_id: str) -> bool:
         """Note that whoever has the link wants mail; again is the same."""

@@ -19,7 +19,8 @@ LONGEST_WAIT_S: Final = 3_600.0  # A server whose clock is wrong must not stop u
 class Told:
     """What one answer said: so many of `limit` are left until `reset_at`. `refused`: it was a 429.
 
-    `bucket` names what shares the limit, such as `create` and `delete`.
+    `bucket` names what shares the limit, such as `create` and `delete`. A `limit` of 0 is one that
+    nobody told: it must be waited until `reset_at`, and behind that nothing is known again.
     """
 
     limit: int
@@ -54,6 +55,8 @@ class Wait:
 
 def take(rate: Rate, purpose: Purpose, *, now: datetime) -> Go | Wait:
     """Take one of what is left, if there is one for this purpose."""
+    if rate.reset_at <= now and not rate.limit:
+        return Go(rate)
     if rate.reset_at <= now:  # A new window, of which no answer has told yet.
         return Go(replace(rate, remaining=rate.limit - 1, reset_at=now + _ONE_WINDOW))
     if rate.remaining > math.ceil(rate.limit * RESERVED[purpose]):
@@ -72,4 +75,4 @@ def heard(rate: Rate | None, told: Told) -> Rate:
     remaining = 0 if told.refused else told.remaining
     if rate is not None and abs((rate.reset_at - told.reset_at).total_seconds()) < 1:
         remaining = min(remaining, rate.remaining)
-    return Rate(limit=max(1, told.limit), remaining=max(0, remaining), reset_at=told.reset_at)
+    return Rate(limit=max(0, told.limit), remaining=max(0, remaining), reset_at=told.reset_at)

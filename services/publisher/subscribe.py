@@ -98,7 +98,6 @@ class _Desk:
         if len(self.sent) >= PER_MINUTE:
             raise Problem(429, "too many ask at once: try again in a minute")
         await self.mail.forget_unconfirmed(now - FORGET_AFTER)
-        before = await self.mail.find_address(address)
         asked = Subscriber(
             subscriber_id=secrets.token_urlsafe(24),
             address=address,
@@ -107,9 +106,8 @@ class _Desk:
             state="asked",
             asked_at=now,
         )
-        known = await self.mail.ask(asked)
-        is_new = before is None or now - before.asked_at > ASK_AGAIN_AFTER
-        if known.state == "asked" and is_new:
+        known = await self.mail.ask(asked, again_before=now - ASK_AGAIN_AFTER)
+        if known.state == "asked" and known.asked_at == now:
             self.sent.append(now_s)
             task = asyncio.create_task(self._send(self.account, known, language))
             self.tasks.add(task)  # The answer takes as long whether a mail is sent or not.

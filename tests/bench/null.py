@@ -47,9 +47,6 @@ class Null:
             await asyncio.sleep(self.pause_s)
         return Publication(key)
 
-    async def look_up(self, post: Post, *, key: str) -> Publication | None:
-        raise NotImplementedError
-
     async def retract(self, publication: Publication) -> Retracted:
         return Retracted()
 

@@ -88,7 +88,7 @@ class Desk:
         name = uuid.uuid4().hex
         known: dict[str, Any] = {
             "post_id": name,
-            "text": f"A post of the tests, {name}.",
+            "text": f"A post of the tests, {name}: https://northlink.example/{name} has more.",
             "account": self.account,
             "due_at": Clock().now(),
             "latest_at": Clock().now() + timedelta(hours=1),

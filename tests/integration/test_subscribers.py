@@ -143,6 +143,16 @@ async def test_who_asked_in_french_is_answered_and_told_in_french(desk: Desk) ->
     assert len(await desk.mail_to(address, count=2)) == 2
 
 
+async def test_a_stranger_changes_nothing_of_who_has_confirmed(desk: Desk) -> None:
+    address = "zoe@example.org"
+    await desk.ask(address, "fr")
+    (asked,) = await desk.mail_to(address)
+    await desk.public.post(link_in(asked, "confirm"))
+    before = await desk.mail.find_address(address)
+    await desk.ask(address, "en")
+    assert await desk.mail.find_address(address) == before
+
+
 async def test_a_link_that_was_made_up_says_so(desk: Desk) -> None:
     answer = await desk.public.get("/confirm/nobody")
     assert answer.status_code == 404

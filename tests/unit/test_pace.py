@@ -56,6 +56,18 @@ def test_behind_its_reset_a_window_is_full_again() -> None:
     assert found.rate.remaining == 99
 
 
+@pytest.mark.parametrize("purpose", ["offer", "update"])
+def test_behind_a_429_that_told_no_limit_nothing_is_limited_any_more(purpose: Purpose) -> None:
+    """A receiver that once said `Retry-After` got one post a minute from then on, updates too."""
+    rate = heard(None, Told(limit=0, remaining=0, reset_at=AT + timedelta(seconds=5), refused=True))
+    assert take(rate, purpose, now=AT) == Wait(5)
+    later = AT + timedelta(seconds=5)
+    for _ in range(3):
+        found = take(rate, purpose, now=later)
+        assert isinstance(found, Go)
+        rate = found.rate
+
+
 def test_a_clock_that_is_wrong_does_not_stop_an_account_for_a_year() -> None:
     rate = Rate(limit=1, remaining=0, reset_at=AT + timedelta(days=365))
     assert take(rate, "update", now=AT) == Wait(3600)

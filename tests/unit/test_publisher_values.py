@@ -182,3 +182,10 @@ def test_a_file_of_accounts_names_the_field_and_tells_no_secret(tmp_path: Path) 
         read_accounts(file)
     assert "the-secret" not in str(told.value)
     assert "accounts.a" in str(told.value)
+
+
+def test_a_channel_that_says_it_reads_back_does_and_no_other() -> None:
+    for channel in NETWORKS.values():
+        can = getattr(channel, "capabilities", None)
+        if isinstance(can, Capabilities):
+            assert (can.reads_back != "none") == hasattr(channel, "look_up"), channel

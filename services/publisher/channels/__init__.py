@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from schemas.posts import Post
 from services.publisher.gate import Cleared
@@ -73,20 +73,24 @@ class Channel(Protocol):
     """One account on one network.
 
     `publish` takes what the gate cleared and nothing else; its last line before the I/O is
-    `cleared.check(...)`. `key` is the same for every try of one post. `look_up` finds what a lost
-    answer would have told, where `reads_back` says so. `retract` raises Refused where the channel
-    will not, and treats what is already gone as done.
+    `cleared.check(...)`. `key` is the same for every try of one post. `retract` raises Refused where
+    the channel will not, and treats what is already gone as done.
     """
 
     capabilities: Capabilities
 
     async def publish(self, cleared: Cleared, *, key: str) -> Publication: ...
 
-    async def look_up(self, post: Post, *, key: str) -> Publication | None: ...
-
     async def retract(self, publication: Publication) -> Retracted: ...
 
     async def aclose(self) -> None: ...
+
+
+@runtime_checkable
+class ReadsBack(Protocol):
+    """A channel on which a post can be looked up whose answer was lost, as `reads_back` says."""
+
+    async def look_up(self, post: Post, *, key: str) -> Publication | None: ...
 
 
 def texts_of(post: Post, limit: TextLimit) -> list[str]:

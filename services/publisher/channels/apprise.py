@@ -15,7 +15,6 @@ from typing import Final
 
 import apprise
 
-from schemas.posts import Post
 from services.kit.telemetry import Clock
 from services.publisher.accounts import AppriseAccount
 from services.publisher.channels import NotSent, Publication, Refused, Retracted, Unknown
@@ -48,9 +47,6 @@ class Apprise:
         if not await asyncio.get_running_loop().run_in_executor(self.threads, notify):
             raise Unknown("Apprise says that it did not work, and not why")
         return Publication(key)
-
-    async def look_up(self, post: Post, *, key: str) -> Publication | None:
-        raise NotImplementedError("Apprise reads nothing back")
 
     async def retract(self, publication: Publication) -> Retracted:
         raise Refused("Apprise deletes nothing")

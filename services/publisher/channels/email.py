@@ -134,7 +134,8 @@ class Email:
         first = (
             error.recipients[0] if isinstance(error, aiosmtplib.SMTPRecipientsRefused) else error
         )
-        if LATER[0] <= first.code < LATER[1]:
+        of_us = isinstance(error, aiosmtplib.SMTPSenderRefused)  # A person's matter, not theirs.
+        if of_us or LATER[0] <= first.code < LATER[1]:
             await self.people.forget_begun(key, one.address)
             done.later.append(f"{one.address}: {first.code} {first.message}")
         else:
@@ -189,9 +190,6 @@ class Email:
             foot = f"\n\n-- \n{one.unsubscribe_url}\n"
         message.set_content(post.text + foot)
         return message
-
-    async def look_up(self, post: Post, *, key: str) -> Publication | None:
-        raise NotImplementedError("what was sent is known for each recipient")
 
     async def retract(self, publication: Publication) -> Retracted:
         raise Refused("a mail cannot be taken back")

@@ -45,9 +45,6 @@ class Feed:
             raise Unknown(str(error.orig)) from error
         return Publication(cleared.post.post_id, f"/#{cleared.post.post_id}")
 
-    async def look_up(self, post: Post, *, key: str) -> Publication | None:
-        raise NotImplementedError("a second try is the same row")
-
     async def retract(self, publication: Publication) -> Retracted:
         await self.rows.remove_from_feed(publication.id)
         return Retracted()

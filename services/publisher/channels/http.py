@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import httpx
 
@@ -70,7 +70,7 @@ def failure(answer: httpx.Response, told: Told | None, now: datetime) -> Excepti
         after_s = _retry_after_s(answer, now)
         if answer.status_code == TOO_MANY and told is None:
             reset_at = now + timedelta(seconds=after_s or DEFAULT_AFTER_S)
-            told = Told(limit=1, remaining=0, reset_at=reset_at, refused=True)
+            told = Told(limit=0, remaining=0, reset_at=reset_at, refused=True)
         return NotSent(said, retry_after_s=after_s, told=told)
     if answer.status_code >= SERVER_ERRORS:
         return Unknown(said)  # It may have failed after it took the post.
@@ -96,20 +96,18 @@ def told_by(
     now: datetime,
     *,
     prefix: str,
-    reset: str = "epoch",
+    reset: Literal["epoch", "iso"] = "epoch",
     bucket: str = "create",
 ) -> Told | None:
-    """Read `<prefix>-limit`, `-remaining` and `-reset`: an epoch, ISO 8601, or seconds from now."""
+    """Read `<prefix>-limit`, `-remaining` and `-reset`: an epoch, or ISO 8601."""
     try:
         limit = int(answer.headers[f"{prefix}-limit"])
         remaining = int(answer.headers[f"{prefix}-remaining"])
         given = answer.headers[f"{prefix}-reset"]
-        if reset == "epoch":
-            reset_at = datetime.fromtimestamp(float(given), UTC)
-        elif reset == "iso":
-            reset_at = datetime.fromisoformat(given)
-        else:
-            reset_at = now + timedelta(seconds=float(given))
+        is_iso = reset == "iso"
+        reset_at = (
+            datetime.fromisoformat(given) if is_iso else datetime.fromtimestamp(float(given), UTC)
+        )
     except (KeyError, ValueError, OverflowError, OSError):
         return None
     if reset_at.tzinfo is None:

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 from schemas.posts import Post
@@ -31,6 +32,7 @@ from services.publisher.texts import TextLimit
 CONNECTIONS: Final = 4
 NEWEST: Final = 100
 _LIMIT: Final = TextLimit(most=4_000, unit="utf16")
+_LINKED: Final = re.compile(r"<(https?://[^|>]+)(?:\|[^>]*)?>")  # How history shows a link.
 _GONE: Final = "message_not_found"
 # docs.slack.dev/reference/methods/chat.postMessage#errors
 _OF_A_PERSON: Final = frozenset(
@@ -65,7 +67,11 @@ class Slack:
 
     async def look_up(self, post: Post, *, key: str) -> Publication | None:
         found = await self._call("conversations.history", {"limit": NEWEST})
-        mine = {m.get("text"): str(m["ts"]) for m in found["messages"] if m.get("bot_id")}
+        mine = {
+            _LINKED.sub(r"\1", m.get("text", "")): str(m["ts"])
+            for m in found["messages"]
+            if m.get("bot_id")
+        }
         texts = [_escaped(text) for text in texts_of(post, _LIMIT)]
         if texts[0] not in mine or len(texts) > 1:  # A thread's parts are not in the channel.
             return None

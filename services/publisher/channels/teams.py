@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from schemas.posts import Post
 from services.kit.telemetry import Clock
 from services.publisher.accounts import TeamsAccount
 from services.publisher.channels import Publication, Refused, Retracted, texts_of
@@ -47,9 +46,6 @@ class Teams:
             url = self.account.webhook.get_secret_value()
             await ask(self.client, "POST", url, now=self.clock.now(), json=body)
         return Publication(key)
-
-    async def look_up(self, post: Post, *, key: str) -> Publication | None:
-        raise NotImplementedError("a workflow cannot be read")
 
     async def retract(self, publication: Publication) -> Retracted:
         raise Refused("a workflow cannot take back what it posted")

@@ -14,7 +14,6 @@ from typing import Any, Final
 
 import httpx
 
-from schemas.posts import Post
 from services.kit.telemetry import Clock
 from services.publisher.accounts import TelegramAccount
 from services.publisher.channels import Publication, Refused, Retracted, texts_of
@@ -48,9 +47,6 @@ class Telegram:
             ids.append(str(made["result"]["message_id"]))
         return Publication(" ".join(ids))
 
-    async def look_up(self, post: Post, *, key: str) -> Publication | None:
-        raise NotImplementedError("a bot cannot read what it wrote")
-
     async def retract(self, publication: Publication) -> Retracted:
         for message_id in reversed(publication.id.split()):
             body = {"chat_id": self.account.chat_id, "message_id": int(message_id)}
@@ -80,4 +76,4 @@ def _hear(answer: httpx.Response, now: datetime) -> Told | None:
         after_s = float(answer.json()["parameters"]["retry_after"])
     except (ValueError, KeyError, TypeError):
         return None
-    return Told(limit=1, remaining=0, reset_at=now + timedelta(seconds=after_s), refused=True)
+    return Told(limit=0, remaining=0, reset_at=now + timedelta(seconds=after_s), refused=True)

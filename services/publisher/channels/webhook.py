@@ -13,7 +13,6 @@ import json
 import math
 from typing import Any
 
-from schemas.posts import Post
 from services.kit.telemetry import Clock
 from services.publisher.accounts import WebhookAccount
 from services.publisher.channels import Publication, Retracted
@@ -44,9 +43,6 @@ class Webhook:
         cleared.check(self.clock.monotonic_s())
         await self._deliver(headers, body)
         return Publication(key)
-
-    async def look_up(self, post: Post, *, key: str) -> Publication | None:
-        raise NotImplementedError("a receiver cannot be asked")
 
     async def retract(self, publication: Publication) -> Retracted:
         body = self._body("post.retracted", {"publication": publication.id})

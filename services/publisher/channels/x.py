@@ -15,7 +15,6 @@ from typing import Any, Final, Literal
 import httpx
 from oauthlib.oauth1 import Client
 
-from schemas.posts import Post
 from services.kit.telemetry import Clock
 from services.publisher.accounts import XAccount
 from services.publisher.channels import (
@@ -73,9 +72,6 @@ class X:
                 raise Duplicate(str(error)) from error
             ids.append(str(answer.json()["data"]["id"]))
         return Publication(" ".join(ids), f"https://x.com/i/status/{ids[0]}", told)
-
-    async def look_up(self, post: Post, *, key: str) -> Publication | None:
-        raise NotImplementedError("a refusal says whether it is there")
 
     async def retract(self, publication: Publication) -> Retracted:
         told: Told | None = None
