@@ -6,8 +6,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
-from schemas.base import Id, Instant, Language, Record, Text, Value
+from schemas.base import Id, Instant, Language, Record, Severity, Text, Title, Value
 from schemas.labels import Labels
+from schemas.policies import Moment
 
 Kind = Literal["offer", "update"]
 Account = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
@@ -16,8 +17,32 @@ Result = Literal[
 ]
 
 
+MediaType = Literal["image/jpeg", "image/png", "image/gif", "image/webp"]
+Link = Annotated[str, StringConstraints(max_length=2_000, pattern=r"^https?://[^\s]+$")]
+MOST_MEDIA = 4
+
+
+class Media(Value):
+    """A picture of a post: where it is fetched, and the words for those who do not see it."""
+
+    url: Link
+    type: MediaType
+    alt: Annotated[str, StringConstraints(min_length=1, max_length=1_000)]
+
+
+class Card(Value):
+    """How a link is shown where the network does not look for itself."""
+
+    url: Link
+    title: Title
+    description: Annotated[str, StringConstraints(max_length=1_000)] = ""
+
+
 class Post(Value):
-    """One text for one channel account. `kind` alone decides whether a hold can stop it."""
+    """One text for one channel account. `kind` alone decides whether a hold can stop it.
+
+    `moment` and `severity` are an update's, for channels that show states.
+    """
 
     post_id: Id
     kind: Kind
@@ -29,6 +54,10 @@ class Post(Value):
     latest_at: Instant
     campaign_id: Id | None = None
     incident_id: Id | None = None
+    media: tuple[Media, ...] = Field(default=(), max_length=MOST_MEDIA)
+    card: Card | None = None
+    moment: Moment | Literal["written"] | None = None
+    severity: Severity | None = None
 
 
 class DuePost(Record):

@@ -281,6 +281,14 @@ def list_keys(file: KeysFile = Path("keys.json")) -> None:
         print(f"{entry['name']}: {', '.join(entry['roles'])} ({networks})")
 
 
+@keys.command("vapid")
+def vapid() -> None:
+    """Make the private key of a webpush account (RFC 8292) and print it; browsers are bound to it."""
+    from services.publisher.channels.webpush import new_private_key
+
+    print(new_private_key())
+
+
 def _apply_first_policy(system: Any) -> None:
     """Apply the default policy to a log that has none."""
     from ops.policies import DEFAULT, read_policy

@@ -19,6 +19,7 @@ from services.publisher.channels.discord import Discord
 from services.publisher.channels.email import Email
 from services.publisher.channels.mastodon import Mastodon
 from services.publisher.channels.slack import Slack
+from services.publisher.channels.statuspage import Statuspage
 from services.publisher.channels.teams import Teams
 from services.publisher.channels.telegram import Telegram
 from services.publisher.channels.webhook import Webhook
@@ -54,7 +55,7 @@ class Case:
     def standing(self, words: str) -> int:
         if self.box is not None:
             return sum(words in mail.get_content() for _, mail in self.box.mails)
-        return sum(words in post["text"] for post in self.net.posts.values())
+        return sum(post["text"].count(words) for post in self.net.posts.values())
 
 
 def an_account(kind: Any, **values: Any) -> Any:
@@ -114,6 +115,13 @@ def of_apprise(url: str) -> Channel:
     return Apprise(account, Clock())
 
 
+def of_statuspage(url: str) -> Channel:
+    values = {"channel": "statuspage", "url": url, "page_id": "page1", "key": TOKEN}
+    components = {"c0ast": '{line="coast"}', "va11ey": '{line="valley"}'}
+    account = an_account(accounts.StatuspageAccount, components=components, **values)
+    return Statuspage(account, Clock())
+
+
 HTTP: dict[str, tuple[Callable[[Network], Any], Callable[[str], Channel]]] = {
     "mastodon": (networks.mastodon, of_mastodon),
     "bluesky": (networks.bluesky, of_bluesky),
@@ -124,6 +132,7 @@ HTTP: dict[str, tuple[Callable[[Network], Any], Callable[[str], Channel]]] = {
     "telegram": (networks.telegram, of_telegram),
     "teams": (networks.teams, of_teams),
     "x": (networks.x, of_x),
+    "statuspage": (networks.statuspage, of_statuspage),
     "apprise": (networks.apprise, of_apprise),
 }
 CHANNELS = (*HTTP, "email")

@@ -342,6 +342,45 @@ def x(net: Network) -> FastAPI:
     return app
 
 
+def statuspage(net: Network) -> FastAPI:
+    """Return developer.statuspage.io's incidents of one page."""
+    app = FastAPI()
+
+    @app.get("/v1/pages/page1/incidents")
+    async def incidents(request: Request) -> Any:
+        net.must_know(request)
+        return list(net.posts.values())[::-1][:100]
+
+    @app.post("/v1/pages/page1/incidents", status_code=201)
+    async def create(request: Request) -> Any:
+        net.must_know(request)
+        given = (await request.json())["incident"]
+        if any(not isinstance(value, dict) for value in given["metadata"].values()):
+            raise HTTPException(422, "metadata: all top-level values must be objects")
+        made = given | {"id": net.new_id(), "incident_updates": [], "text": ""}
+        made["shortlink"] = f"https://stspg.example/{made['id']}"
+        net.posts[made["id"]] = made
+        return say(made, given)
+
+    @app.patch("/v1/pages/page1/incidents/{name}")
+    async def change(name: str, request: Request) -> Any:
+        net.must_know(request)
+        if name not in net.posts:
+            raise HTTPException(404, "Couldn't find Incident")
+        given = (await request.json())["incident"]
+        net.posts[name] |= given
+        return say(net.posts[name], given)
+
+    def say(incident: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+        incident["incident_updates"].insert(
+            0, {"body": given["body"], "status": incident["status"]}
+        )
+        incident["text"] += given["body"] + "\n"
+        return incident
+
+    return app
+
+
 def apprise(net: Network) -> FastAPI:
     """Return what Apprise's own `json://` calls."""
     app = FastAPI()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from schemas.base import Language, Text
 from schemas.incidents import StatusUpdate
@@ -15,6 +15,7 @@ from schemas.policies import Audience, Family
 from schemas.posts import Account, Post
 
 UPDATE_USEFUL_S = 24 * 3600
+VAPID_CHARS = 43
 
 
 class AccountBase(BaseModel):
@@ -115,6 +116,44 @@ class XAccount(AccountBase):
     family: Family = "short"
 
 
+class StatuspageAccount(AccountBase):
+    """A page at Statuspage. Of its components, those whose matchers cover an update's labels change."""
+
+    channel: Literal["statuspage"]
+    url: str = Field(default="https://api.statuspage.io", pattern=r"^https?://")
+    page_id: str = Field(pattern=r"^[a-z0-9]+$")
+    key: SecretStr = Field(description="an API key of a user of the page")
+    components: dict[str, Matchers] = Field(default={}, description="by the page's component ids")
+
+
+# Chrome and Edge's older ones, Firefox, Safari, Edge on Windows.
+PUSH_SERVICES = (
+    "fcm.googleapis.com", ".push.services.mozilla.com", ".push.apple.com", ".notify.windows.com",
+)  # fmt: skip
+
+
+class WebPushAccount(AccountBase):
+    """Notifications in the browsers of those who asked for them on the public page."""
+
+    channel: Literal["webpush"]
+    private_key: SecretStr = Field(description="`interlock keys vapid` makes one; keep it")
+    contact: str = Field(pattern=r"^(mailto:[^\s@]+@[^\s@]+|https://\S+)$")
+    push_services: tuple[str, ...] = Field(
+        default=PUSH_SERVICES, description="hosts that browsers may name; a dot: all below"
+    )
+    family: Family = "short"
+
+    @field_validator("private_key")
+    @classmethod
+    def _is_a_key(cls, given: SecretStr) -> SecretStr:
+        key = given.get_secret_value()
+        if len(key) != VAPID_CHARS or not key.replace("-", "").replace("_", "").isalnum():
+            raise ValueError(
+                "32 bytes in base64url were expected: `interlock keys vapid` makes one"
+            )
+        return given
+
+
 class Smtp(BaseModel):
     """A mail server. `starttls` and `tls` check its certificate; `none` is for a local one."""
 
@@ -149,6 +188,8 @@ AnyAccount = Annotated[
     | TelegramAccount
     | TeamsAccount
     | XAccount
+    | StatuspageAccount
+    | WebPushAccount
     | AppriseAccount,
     Field(discriminator="channel"),
 ]
@@ -182,6 +223,8 @@ def posts_of(update: StatusUpdate, accounts: Mapping[str, AnyAccount]) -> list[P
                     due_at=update.written_at,
                     latest_at=update.written_at + timedelta(seconds=UPDATE_USEFUL_S),
                     incident_id=update.incident_id,
+                    moment=update.moment,
+                    severity=update.severity,
                 )
             )
     return found

@@ -18,7 +18,7 @@ from schemas.topics import TOPICS
 from services.kit import broker as kafka
 from services.kit import database, telemetry, web
 from services.kit.settings import Settings
-from services.publisher import subscribe
+from services.publisher import push, subscribe
 from services.publisher.accounts import (
     Accounts,
     AnyAccount,
@@ -29,9 +29,11 @@ from services.publisher.accounts import (
     FeedAccount,
     MastodonAccount,
     SlackAccount,
+    StatuspageAccount,
     TeamsAccount,
     TelegramAccount,
     WebhookAccount,
+    WebPushAccount,
     XAccount,
 )
 from services.publisher.api import new_router
@@ -44,15 +46,19 @@ from services.publisher.channels.email import Email
 from services.publisher.channels.feed import Feed
 from services.publisher.channels.mastodon import Mastodon
 from services.publisher.channels.slack import Slack
+from services.publisher.channels.statuspage import Statuspage
 from services.publisher.channels.teams import Teams
 from services.publisher.channels.telegram import Telegram
 from services.publisher.channels.webhook import Webhook
+from services.publisher.channels.webpush import WebPush, public_key
 from services.publisher.channels.x import X
 from services.publisher.delivery import Delivery
 from services.publisher.mail_store import MailStore
 from services.publisher.paces import Paces
 from services.publisher.page import PageSettings
 from services.publisher.page_store import PageStore
+from services.publisher.push_store import PushStore
+from services.publisher.rendering import Ways
 from services.publisher.site import Site, SiteLayer
 from services.publisher.store import SCHEMA, Store
 from services.publisher.stream import Stream
@@ -69,6 +75,7 @@ NETWORKS: dict[type[AnyAccount], Callable[[Any, telemetry.Clock], Channel]] = {
     TelegramAccount: Telegram,
     TeamsAccount: Teams,
     XAccount: X,
+    StatuspageAccount: Statuspage,
     AppriseAccount: Apprise,
 }
 VERSIONS = Path(__file__).with_name("migrations") / "versions"
@@ -94,6 +101,7 @@ class Tables:
 
     page: PageStore
     mail: MailStore
+    push: PushStore
 
 
 def new_service(_: Settings) -> FastAPI:
@@ -116,13 +124,13 @@ def new_service(_: Settings) -> FastAPI:
         registry=registry,
         crash=telemetry.crash,
     )
-    tables = Tables(PageStore(engine), MailStore(engine))
+    tables = Tables(PageStore(engine), MailStore(engine), PushStore(engine))
     channels = {n: _channel(a, tables, clock, url=settings.public_url) for n, a in accounts.items()}
     paces = Paces(engine, clock=clock, registry=registry)
     stream.deliver_by(_new_delivery(store, channels, accounts, paces, stream))
     archive = Archive(engine, clock=clock, days=settings.ledger_days)
-    mailer = _mailer(accounts, url=settings.public_url)
-    site = _new_site(settings, tables.page, stream, clock, can_mail=mailer is not None)
+    mailer, pusher = _subscriptions(accounts, url=settings.public_url)
+    site = _new_site(settings, tables.page, stream, clock, ways=_ways(mailer, pusher))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -157,8 +165,12 @@ def new_service(_: Settings) -> FastAPI:
         remarks=lambda: paces.remarks() | stream.delivery.remarks(),
         lifespan=lifespan,
     )
-    app.include_router(new_router(stream, store, archive))
-    app.include_router(subscribe.new_router(site, tables.mail, mailer, clock))
+    for router in (
+        new_router(stream, store, archive),
+        subscribe.new_router(site, tables.mail, mailer, clock),
+        push.new_router(site.settings, tables.push, pusher, clock),
+    ):
+        app.include_router(router)
     app.add_middleware(SiteLayer, site=site)  # The last that is added is asked first.
     return app
 
@@ -181,7 +193,7 @@ def _new_site(
     stream: Stream,
     clock: telemetry.Clock,
     *,
-    can_mail: bool,
+    ways: Ways,
 ) -> Site:
     site = Site(
         read_page(settings.page) if settings.page else PageSettings(title=settings.title),
@@ -189,17 +201,25 @@ def _new_site(
         clock=clock,
         incidents=stream.incidents.all,
         posts=rows.read_feed,
-        can_mail=can_mail,
+        ways=ways,
         folder=settings.page_folder,
     )
     rows.on_change = stream.on_change = site.changed
     return site
 
 
-def _mailer(accounts: dict[str, AnyAccount], *, url: str) -> EmailAccount | None:
-    """Return the account that subscribers hear from; without an address of ours there is none."""
-    found = (one for one in accounts.values() if isinstance(one, EmailAccount) and one.subscribers)
-    return next(found, None) if url else None
+def _subscriptions(
+    accounts: dict[str, AnyAccount], *, url: str
+) -> tuple[EmailAccount | None, WebPushAccount | None]:
+    """Return the accounts that the public can subscribe to; without an address of ours there is none."""
+    mail = (one for one in accounts.values() if isinstance(one, EmailAccount) and one.subscribers)
+    push = (one for one in accounts.values() if isinstance(one, WebPushAccount))
+    return (next(mail, None), next(push, None)) if url else (None, None)
+
+
+def _ways(mailer: EmailAccount | None, pusher: WebPushAccount | None) -> Ways:
+    key = public_key(pusher.private_key.get_secret_value()) if pusher else ""
+    return Ways(mail=mailer is not None, push_key=key)
 
 
 def read_page(path: Path) -> PageSettings:
@@ -224,4 +244,6 @@ def _channel(account: AnyAccount, tables: Tables, clock: telemetry.Clock, *, url
         return Feed(tables.page, clock)
     if isinstance(account, EmailAccount):
         return Email(account, tables.mail, clock, base_url=url)
+    if isinstance(account, WebPushAccount):
+        return WebPush(account, tables.push, clock, url=url)
     return NETWORKS[type(account)](account, clock)

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 
 from schemas.base import Language, Severity
 from schemas.incidents import Incident
-from schemas.labels import Labels, Matchers, matches
+from schemas.labels import Labels, Matchers, format_matchers, matches, parse_matchers
 from schemas.policies import Zone
 
 ComponentState = Literal[
@@ -70,6 +70,11 @@ class PageSettings(BaseModel):
             if names.count(name) > 1:
                 raise ValueError(f"{name}: there are two of it")
         return found
+
+    def matchers_of(self, component: str) -> str | None:
+        """Return what touches a component, as text; of none, everything; None where there is none."""
+        found = {one.id: format_matchers(one.matchers) for one in self.components}
+        return found.get(component) if component else "{}"
 
 
 class Incidents:
@@ -197,6 +202,12 @@ def touches(matchers: Matchers, labels: Labels) -> bool:
         return False
     is_of_all = set(labels) <= {WHOLE}
     return is_of_all or any(one.name != WHOLE for one in said)
+
+
+def concerns(matchers: str, labels: Labels) -> bool:
+    """Say whether somebody who chose these matchers, or everything, is to hear of it."""
+    chosen = parse_matchers(matchers)
+    return not chosen or touches(chosen, labels)
 
 
 def _states(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -20,10 +21,18 @@ MARKS = {
 Words = dict[str, dict[str, str]]
 
 
-def documents(page: Page, words: Words, *, can_mail: bool) -> dict[str, bytes]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ways:
+    """How people can be told: by mail, and by push where there is a key (base64url)."""
+
+    mail: bool = False
+    push_key: str = ""
+
+
+def documents(page: Page, words: Words, ways: Ways) -> dict[str, bytes]:
     """Return the page in each language, by its path."""
     return {
-        home(page.settings.languages, language): _page(page, words, language, can_mail=can_mail)
+        home(page.settings.languages, language): _page(page, words, language, ways)
         for language in page.settings.languages
     }
 
@@ -38,7 +47,7 @@ def words_of(words: Words, language: str) -> dict[str, str]:
     return words["en"] | words.get(language, words.get(language[:2], {}))
 
 
-def _page(page: Page, words: Words, language: str, *, can_mail: bool) -> bytes:
+def _page(page: Page, words: Words, language: str, ways: Ways) -> bytes:
     zone = ZoneInfo(page.settings.time_zone)
     languages = page.settings.languages
     known = locale_of(language)
@@ -64,7 +73,7 @@ def _page(page: Page, words: Words, language: str, *, can_mail: bool) -> bytes:
             when=when,
             marks=MARKS,
             impact=_impact,
-            can_mail=can_mail,
+            ways=ways,
         )
     )
     return made.encode()

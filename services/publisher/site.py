@@ -34,13 +34,15 @@ CACHE: Final = b"public, max-age=5, stale-while-revalidate=30, stale-if-error=86
 TYPES: Final = {
     ".atom": b"application/atom+xml; charset=utf-8", ".rss": b"application/rss+xml; charset=utf-8",
     ".ics": b"text/calendar; charset=utf-8", ".json": b"application/json",
-    ".pb": b"application/x-protobuf", ".xml": b"application/cap+xml; charset=utf-8",
+    ".pb": b"application/x-protobuf", ".xml": b"application/cap+xml; charset=utf-8", ".js": b"text/javascript; charset=utf-8",
 }  # fmt: skip
 HTML: Final = b"text/html; charset=utf-8"
 POLICY: Final = (
     b"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-%s'; connect-src 'self';"
+    b" worker-src 'self';"
     b" form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+WORKER: Final = Path(__file__).with_name("templates") / "sw.js"
 WORDS: Final = Path(__file__).with_name("templates") / "words.yaml"
 log = structlog.get_logger()
 Posts = Callable[[], Awaitable[Iterable[Said]]]
@@ -67,12 +69,12 @@ class Site:
         clock: Clock,
         incidents: Callable[[], Iterable[Incident]],
         posts: Posts,
-        can_mail: bool,
+        ways: rendering.Ways,
         folder: Path | None = None,
     ) -> None:
         self.settings, self.url, self.clock, self.folder = settings, url, clock, folder
         self.words: rendering.Words = yaml.safe_load(WORDS.read_text())
-        self._incidents, self._posts, self._can_mail = incidents, posts, can_mail
+        self._incidents, self._posts, self._ways = incidents, posts, ways
         self._changed = asyncio.Event()
         self.documents: dict[str, Rendered] = {}
 
@@ -106,7 +108,9 @@ class Site:
         self.documents = await asyncio.to_thread(self._render, page)
 
     def _render(self, page: Page) -> dict[str, Rendered]:
-        found = rendering.documents(page, self.words, can_mail=self._can_mail)
+        found = rendering.documents(page, self.words, self._ways)
+        if self._ways.push_key:
+            found["/sw.js"] = WORKER.read_bytes()
         for form in (statuspage, gtfs_realtime, cap, feeds):
             found |= form.documents(page)
         if self.folder is not None:

@@ -47,8 +47,9 @@ def new_router(
     async def subscribe(
         address: Annotated[str, Form(max_length=254)],
         language: Annotated[str, Form(max_length=35)] = "en",
+        component: Annotated[str, Form(max_length=63)] = "",
     ) -> HTMLResponse:
-        return await desk.subscribe(address.strip(), language)
+        return await desk.subscribe(address.strip(), language, component)
 
     @router.get("/confirm/{secret}")
     async def ask_to_confirm(secret: str) -> HTMLResponse:
@@ -84,13 +85,16 @@ class _Desk:
         self.sent: list[float] = []
         self.tasks: set[asyncio.Task[None]] = set()
 
-    async def subscribe(self, address: str, language: str) -> HTMLResponse:
+    async def subscribe(self, address: str, language: str, component: str) -> HTMLResponse:
         if self.account is None:
             raise Problem(
                 404, "no e-mail account has `subscribers: true`, or there is no public URL"
             )
         languages = self.site.settings.languages
         language = language if language in languages else languages[0]
+        matchers = self.site.settings.matchers_of(component)
+        if matchers is None:
+            raise Problem(422, f"component: the page has no {component}")
         if not ADDRESS.fullmatch(address):
             return self._page(language, "wrong", status=422)
         now, now_s = self.clock.now(), self.clock.monotonic_s()
@@ -102,7 +106,7 @@ class _Desk:
             subscriber_id=secrets.token_urlsafe(24),
             address=address,
             language=language[:2],
-            matchers="{}",
+            matchers=matchers,
             state="asked",
             asked_at=now,
         )

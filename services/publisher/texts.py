@@ -16,6 +16,7 @@ _MENTION: Final = regex.compile(r"(?<![\w/])(@\w+)@[\w.-]+\w")
 _SENTENCES: Final = regex.compile(r"(?<=[.!?…。！？])\s+|\n+")
 _LIGHT: Final = ((0, 4351), (8192, 8205), (8208, 8223), (8242, 8247))  # twitter-text 3, config v3.
 MAX_PARTS: Final = 20
+LINE_CHARS: Final = 120
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +60,14 @@ def _weight(cluster: str) -> int:
     return sum(
         1 if any(low <= ord(char) <= high for low, high in _LIGHT) else 2 for char in cluster
     )
+
+
+def first_line(text: str) -> str:
+    """Return the first line of a text as a headline, or so many of its words as one holds."""
+    line = text.strip().splitlines()[0].strip()
+    if len(line) <= LINE_CHARS:
+        return line
+    return line[:LINE_CHARS].rsplit(" ", 1)[0] + " …"
 
 
 def fits(text: str, limit: TextLimit) -> bool:

@@ -65,6 +65,8 @@ TABLE: dict[str, set[str]] = {
     "GET /v1/accounts": READING,
     "POST /v1/take-back/dry-run": READING,
     "POST /subscribe": {"public"},
+    "POST /push": {"public"},
+    "POST /push/leave": {"public"},
     "GET /confirm/{secret}": {"public"},
     "POST /confirm/{secret}": {"public"},
     "GET /unsubscribe/{secret}": {"public"},

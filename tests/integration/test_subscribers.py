@@ -24,6 +24,7 @@ from services.publisher.channels.email import Email
 from services.publisher.gate import Cleared
 from services.publisher.mail_store import MailStore
 from services.publisher.page import PageSettings
+from services.publisher.rendering import Ways
 from services.publisher.site import Site
 from services.publisher.store import SCHEMA
 from tests.builders import a_post
@@ -74,7 +75,9 @@ async def desk(system: System) -> AsyncIterator[Desk]:
         async def posts() -> list[Any]:
             return []
 
-        site = Site(settings, url=URL, clock=Clock(), incidents=list, posts=posts, can_mail=True)
+        site = Site(
+            settings, url=URL, clock=Clock(), incidents=list, posts=posts, ways=Ways(mail=True)
+        )
         app.include_router(subscribe.new_router(site, mail, account, Clock()))
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as public:

@@ -10,7 +10,7 @@ import pytest
 from schemas.incidents import Incident
 from schemas.labels import parse_matchers
 from services.publisher.page import Incidents, Page, PageSettings, Said, gather, touches
-from services.publisher.rendering import documents, words_of
+from services.publisher.rendering import Ways, documents, words_of
 from services.publisher.site import WORDS
 from tests.builders import AT, an_incident
 
@@ -89,7 +89,7 @@ def test_a_text_of_somebody_cannot_become_a_part_of_the_page() -> None:
     words = yaml.safe_load(WORDS.read_text())
     evil = "<script>alert(1)</script>"
     post = Said(post_id=evil, language="en", text=evil, at=AT, incident_id="a")
-    made = documents(a_page(one("a", title=evil), posts=(post,)), words, can_mail=True)
+    made = documents(a_page(one("a", title=evil), posts=(post,)), words, Ways(mail=True))
     assert set(made) == {"/", "/fr/"}
     assert all(body.count(b"<script>") == 1 for body in made.values()), "our own"
 

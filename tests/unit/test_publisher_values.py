@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from schemas.labels import parse_matchers
-from services.publisher.accounts import Accounts, AnyAccount, EmailAccount, FeedAccount, posts_of
+from services.publisher.accounts import (
+    Accounts,
+    AnyAccount,
+    EmailAccount,
+    FeedAccount,
+    WebPushAccount,
+    posts_of,
+)
 from services.publisher.app import NETWORKS, read_accounts, read_page
 from services.publisher.fence import VOID_AFTER_S, begin
 from services.publisher.ledger import (
@@ -164,7 +171,7 @@ def test_a_misspelt_field_of_an_account_is_refused_by_name() -> None:
 def test_every_kind_of_account_has_a_channel() -> None:
     annotated = get_args(AnyAccount)[0]
     kinds = set(get_args(annotated))
-    assert kinds == {*NETWORKS, FeedAccount, EmailAccount}
+    assert kinds == {*NETWORKS, FeedAccount, EmailAccount, WebPushAccount}
 
 
 def test_the_examples_are_read(repository: Path) -> None:

@@ -2,7 +2,7 @@
 
 - `List-Unsubscribe` and `List-Unsubscribe-Post` (RFC 2369, RFC 8058) for subscribers; `Auto-Submitted`
   (RFC 3834), so that nobody's holiday answers; a `Message-ID` made from post and recipient.
-- 4xx: later. 5xx to the recipient: that one is refused, the others go on. A connection that breaks
+- 4xx: later, for two minutes; use a relay, which takes all at once. 5xx to the recipient: that one is refused, the others go on. A connection that breaks
   while the text is sent leaves that one unknown: an update is sent again, an offer is not.
 - An offer's clearance is looked at before each message: a hold in the middle of a list ends it there.
 """
@@ -18,7 +18,6 @@ from typing import Final, Protocol
 
 import aiosmtplib
 
-from schemas.labels import covers, parse_matchers
 from schemas.posts import Post
 from services.kit.telemetry import Clock
 from services.publisher.accounts import EmailAccount, Smtp
@@ -26,10 +25,14 @@ from services.publisher.channels import NotSent, Partly, Publication, Refused, R
 from services.publisher.gate import Cleared
 from services.publisher.ledger import Capabilities
 from services.publisher.mail_store import Delivered, Subscriber
+from services.publisher.page import concerns
+from services.publisher.texts import first_line
 
 TIMEOUT_S: Final = 20.0
-SUBJECT_CHARS: Final = 120
 LATER: Final = (400, 500)
+PATIENCE_S: Final = (
+    120.0  # A server that puts one off so long keeps nobody else from the next update.
+)
 
 
 class People(Protocol):
@@ -114,7 +117,7 @@ class Email:
         try:
             await client.send_message(message)
         except (aiosmtplib.SMTPRecipientsRefused, aiosmtplib.SMTPResponseException) as error:
-            await self._on_refusal(error, key, one, done)
+            await self._on_refusal(error, cleared.post, key, one, done)
             return True
         except (aiosmtplib.SMTPException, OSError) as error:
             done.later.append(f"{one.address}: {str(error) or type(error).__name__}")
@@ -127,6 +130,7 @@ class Email:
     async def _on_refusal(
         self,
         error: aiosmtplib.SMTPRecipientsRefused | aiosmtplib.SMTPResponseException,
+        post: Post,
         key: str,
         one: Recipient,
         done: _Round,
@@ -134,8 +138,10 @@ class Email:
         first = (
             error.recipients[0] if isinstance(error, aiosmtplib.SMTPRecipientsRefused) else error
         )
+        late_s = (self.clock.now() - post.due_at).total_seconds()
         of_us = isinstance(error, aiosmtplib.SMTPSenderRefused)  # A person's matter, not theirs.
-        if of_us or LATER[0] <= first.code < LATER[1]:
+        is_later = LATER[0] <= first.code < LATER[1] and late_s < PATIENCE_S
+        if of_us or is_later:
             await self.people.forget_begun(key, one.address)
             done.later.append(f"{one.address}: {first.code} {first.message}")
         else:
@@ -161,11 +167,11 @@ class Email:
 
     async def _recipients(self, post: Post) -> list[Recipient]:
         found = [Recipient(address=address) for address in self.account.to]
-        if self.account.subscribers:
+        if self.account.subscribers and post.kind == "update":  # What they asked for.
             for one in await self.people.confirmed():
                 if post.language and one.language != post.language[:2]:
                     continue
-                if covers(parse_matchers(one.matchers), post.labels):
+                if concerns(one.matchers, post.labels):
                     url = (
                         f"{self.base_url}/unsubscribe/{one.subscriber_id}" if self.base_url else ""
                     )
@@ -176,7 +182,7 @@ class Email:
         message = EmailMessage()
         message["From"] = formataddr((self.account.sender_name, self.account.sender))
         message["To"] = one.address
-        message["Subject"] = subject_of(post.text)
+        message["Subject"] = first_line(post.text)
         message["Date"] = format_datetime(self.clock.now())
         name = hashlib.sha256(f"{key}\n{one.address}".encode()).hexdigest()[:32]
         message["Message-ID"] = f"<{name}@{self.account.sender.rsplit('@', 1)[1]}>"
@@ -196,14 +202,6 @@ class Email:
 
     async def aclose(self) -> None:
         return
-
-
-def subject_of(text: str) -> str:
-    """Return the first line of a text, or so many of its words as a subject holds."""
-    line = text.strip().splitlines()[0].strip()
-    if len(line) <= SUBJECT_CHARS:
-        return line
-    return line[:SUBJECT_CHARS].rsplit(" ", 1)[0] + " …"
 
 
 class _connected:  # noqa: N801  # Read as a verb.

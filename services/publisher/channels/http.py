@@ -1,7 +1,7 @@
 """HTTP as all networks are asked: what each failure says of whether the post is there.
 
 - No connection, or no room in the pool: nothing was sent.
-- 401, 408, 425, 429: nothing was published, and a later try may do. A token is a person's matter, so
+- 401, 408, 420, 425, 429: nothing was published, and a later try may do. A token is a person's matter, so
   that a 401 is tried again and told, not given up.
 - Other 4xx: refused for good.
 - 5xx, a connection that breaks, no answer in time: nobody knows.
@@ -20,8 +20,8 @@ from services.publisher.channels import NotSent, Refused, Unknown
 from services.publisher.rates import Told
 
 TIMEOUT_S: Final = 10.0
-LATER: Final = frozenset({401, 408, 425, 429})
-TOO_MANY: Final = 429
+TOO_MANY: Final = frozenset({420, 429})
+LATER: Final = TOO_MANY | {401, 408, 425}
 SERVER_ERRORS: Final = 500
 LONGEST_AFTER_S: Final = 3_600.0
 DEFAULT_AFTER_S: Final = 30.0
@@ -68,7 +68,7 @@ def failure(answer: httpx.Response, told: Told | None, now: datetime) -> Excepti
     said = f"HTTP {answer.status_code}: {answer.text[:SAID_CHARS]}"
     if answer.status_code in LATER:
         after_s = _retry_after_s(answer, now)
-        if answer.status_code == TOO_MANY and told is None:
+        if answer.status_code in TOO_MANY and told is None:
             reset_at = now + timedelta(seconds=after_s or DEFAULT_AFTER_S)
             told = Told(limit=0, remaining=0, reset_at=reset_at, refused=True)
         return NotSent(said, retry_after_s=after_s, told=told)
@@ -112,7 +112,7 @@ def told_by(
         return None
     if reset_at.tzinfo is None:
         reset_at = reset_at.replace(tzinfo=UTC)
-    refused = answer.status_code == TOO_MANY
+    refused = answer.status_code in TOO_MANY
     return Told(
         limit=limit,
         remaining=remaining,

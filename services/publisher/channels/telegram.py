@@ -70,7 +70,7 @@ class Telegram:
 
 
 def _hear(answer: httpx.Response, now: datetime) -> Told | None:
-    if answer.status_code != TOO_MANY:
+    if answer.status_code not in TOO_MANY:
         return None
     try:
         after_s = float(answer.json()["parameters"]["retry_after"])
