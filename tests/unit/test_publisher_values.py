@@ -177,7 +177,7 @@ def test_every_kind_of_account_has_a_channel() -> None:
 def test_the_examples_are_read(repository: Path) -> None:
     accounts = read_accounts(repository / "accounts.example.yaml")
     assert {type(account) for account in accounts.values()} == {
-        *NETWORKS, FeedAccount, EmailAccount,
+        *NETWORKS, FeedAccount, EmailAccount, WebPushAccount,
     }  # fmt: skip
     assert read_page(repository / "page.example.yaml").languages == ("en", "fr")
 
