@@ -26,7 +26,7 @@ from services.publisher.channels.webhook import Webhook
 from services.publisher.channels.x import X
 from services.publisher.mail_store import MailStore
 from services.publisher.store import SCHEMA
-from tests import networks
+from tests import chats, networks
 from tests.faulty import Fault, Faulty, served
 from tests.mailbox import Mailbox, a_mailbox
 from tests.networks import TOKEN, Network
@@ -59,7 +59,7 @@ class Case:
 
 
 def an_account(kind: Any, **values: Any) -> Any:
-    return kind.model_validate(values)
+    return kind.model_validate({"picture_hosts": ["127.0.0.1"]} | values)
 
 
 def of_mastodon(url: str) -> Channel:
@@ -125,15 +125,15 @@ def of_statuspage(url: str) -> Channel:
 HTTP: dict[str, tuple[Callable[[Network], Any], Callable[[str], Channel]]] = {
     "mastodon": (networks.mastodon, of_mastodon),
     "bluesky": (networks.bluesky, of_bluesky),
-    "discord (bot)": (networks.discord, of_discord),
-    "discord (webhook)": (networks.discord, of_discord_webhook),
+    "discord (bot)": (chats.discord, of_discord),
+    "discord (webhook)": (chats.discord, of_discord_webhook),
     "webhook": (networks.webhook, of_webhook),
-    "slack": (networks.slack, of_slack),
-    "telegram": (networks.telegram, of_telegram),
-    "teams": (networks.teams, of_teams),
+    "slack": (chats.slack, of_slack),
+    "telegram": (chats.telegram, of_telegram),
+    "teams": (chats.teams, of_teams),
     "x": (networks.x, of_x),
-    "statuspage": (networks.statuspage, of_statuspage),
-    "apprise": (networks.apprise, of_apprise),
+    "statuspage": (chats.statuspage, of_statuspage),
+    "apprise": (chats.apprise, of_apprise),
 }
 CHANNELS = (*HTTP, "email")
 
@@ -147,7 +147,9 @@ async def a_case(name: str, system: System) -> AsyncIterator[Case]:
             smtp = {"host": "127.0.0.1", "port": box.port, "security": "none"}
             values = {"sender": "status@northlink.example", "to": ["ada@example.org"]}
             account = an_account(accounts.EmailAccount, channel="email", smtp=smtp, **values)
-            yield Case(Email(account, MailStore(engine), Clock(), base_url=""), net, box=box)
+            channel: Channel = Email(account, MailStore(engine), Clock(), base_url="")
+            yield Case(channel, net, box=box)
+            await channel.aclose()
         await engine.dispose()
         return
     app, made = HTTP[name]

@@ -30,6 +30,9 @@ class AccountBase(BaseModel):
     languages: tuple[Language, ...] = ()
     family: Family = "long"
     audience: Audience | None = None
+    picture_hosts: frozenset[str] = Field(
+        default=frozenset(), description="hosts of pictures that may be at private addresses"
+    )
     apology: Text | None = Field(default=None, description="said where an offer was taken back")
 
 

@@ -35,7 +35,7 @@ from services.publisher.channels import (
     Unknown,
 )
 from services.publisher.gate import Cleared, Held, Stale, TooLate, Verdict, Waiting
-from services.publisher.ledger import GiveUp, LookUp, SendAgain, State, after_unknown
+from services.publisher.ledger import GiveUp, LookUp, SendAgain, State, after_unknown, refusal
 from services.publisher.paces import Paces
 from services.publisher.rates import Told
 from services.publisher.store import Attempt, Entry, Sent, Store
@@ -127,8 +127,9 @@ class Delivery:
             job.settled()
 
     async def _to_outcome(self, job: Job) -> None:
-        if job.post.account not in self.channels:
-            await self._say(job, "failed", reason=f"there is no channel account {job.post.account}")
+        channel = self.channels.get(job.post.account)
+        if why := refusal(job.post, channel.capabilities if channel else None):
+            await self._say(job, "failed", reason=why)
             return
         while not job.dropped:
             verdict = self.gate.judge(job.post)

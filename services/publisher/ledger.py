@@ -11,10 +11,11 @@ The database has the same table and refuses every other move.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from schemas.posts import Kind
+from schemas.posts import Kind, Media, Post
 from services.publisher.texts import TextLimit
 
 State = Literal[
@@ -41,6 +42,27 @@ def before(state: State) -> list[State]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MediaLimit:
+    """Which pictures a post may have, and how many characters describe one (0: they are not shown)."""
+
+    most: int
+    bytes: int
+    alt: int
+    types: frozenset[str] = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
+
+    def refusal(self, media: Sequence[Media]) -> str:
+        """Say what of these pictures is not taken; empty: all are."""
+        if len(media) > self.most:
+            return f"media: {len(media)} pictures, and at most {self.most} are taken"
+        for number, one in enumerate(media):
+            if one.type not in self.types:
+                return f"media/{number}/type: {one.type} is not taken"
+            if self.alt and len(one.alt) > self.alt:
+                return f"media/{number}/alt: {len(one.alt)} of at most {self.alt} characters"
+        return ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
     """What a channel can do. The core decides from this alone.
 
@@ -48,6 +70,7 @@ class Capabilities:
     `reads_back`: whether one can look a post up whose answer was lost: by its key, or by its words.
     `refuses_duplicates`: it refuses what it has already, and so says that it has it.
     `parallel`: how many offers may be under way at once; 1 keeps their order.
+    `media`: which pictures it takes; None: none.
     `has_rate`: the network tells of a limit that all who use the account share; `delete_bucket` is
     the one that deletions draw on.
     """
@@ -57,9 +80,19 @@ class Capabilities:
     reads_back: ReadBack = "none"
     refuses_duplicates: bool = False
     text: TextLimit | None = None
+    media: MediaLimit | None = None
     parallel: int = 1
     has_rate: bool = False
     delete_bucket: str = "delete"
+
+
+def refusal(post: Post, can: Capabilities | None) -> str:
+    """Say why a post's account can never take it; empty: it may."""
+    if can is None:
+        return f"there is no channel account {post.account}"
+    if post.media and can.media is None:
+        return "media: this channel takes no pictures"
+    return can.media.refusal(post.media) if can.media else ""
 
 
 @dataclass(frozen=True, slots=True)

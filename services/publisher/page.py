@@ -106,6 +106,7 @@ class Said:
     at: datetime
     incident_id: str | None
     kind: str = "update"
+    media: tuple[tuple[str, str], ...] = ()  # Where each picture is, and what it shows.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sqlalchemy import Column, DateTime, MetaData, String, Table, delete, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from schemas.posts import Post
@@ -22,6 +22,7 @@ FEED = Table(
     Column("text", String),
     Column("incident_id", String),
     Column("published_at", DateTime(timezone=True)),
+    Column("media", JSONB),
 )
 
 
@@ -42,6 +43,7 @@ class PageStore:
             "language": post.language,
             "text": post.text,
             "incident_id": post.incident_id,
+            "media": [{"url": one.url, "alt": one.alt} for one in post.media],
         }
         async with self.engine.begin() as connection:
             last()
@@ -66,6 +68,7 @@ class PageStore:
                     text=row.text,
                     incident_id=row.incident_id,
                     at=row.published_at,
+                    media=tuple((one["url"], one["alt"]) for one in row.media),
                 )
                 for row in await connection.execute(statement)
             ]

@@ -7,6 +7,8 @@
   (`ExpiredToken`, HTTP 400), for logins are limited to 30 in five minutes.
 - `app.bsky.feed.post`: 300 graphemes and 3,000 bytes; links and tags are facets with byte offsets
   (docs.bsky.app/docs/advanced-guides/post-richtext).
+- Pictures: `com.atproto.repo.uploadBlob`, four of a million bytes each (app.bsky.embed.images); a link
+  is shown as the post's card says (app.bsky.embed.external), for the network does not look by itself.
 - Limits: `RateLimit-*`, an epoch; creations and deletions draw on the same points
   (docs.bsky.app/docs/advanced-guides/rate-limits).
 """
@@ -34,14 +36,16 @@ from services.publisher.channels import (
     texts_of,
 )
 from services.publisher.channels.http import ask, failure, new_client, told_by
+from services.publisher.channels.pictures import Picture, Pictures
 from services.publisher.gate import Cleared
-from services.publisher.ledger import Capabilities
+from services.publisher.ledger import Capabilities, MediaLimit
 from services.publisher.rates import Told
 from services.publisher.texts import LINK, TextLimit
 
 CONNECTIONS: Final = 4
 COLLECTION: Final = "app.bsky.feed.post"
 _LIMIT: Final = TextLimit(most=300, unit="graphemes", bytes=3_000)
+_MEDIA: Final = MediaLimit(most=4, bytes=1_000_000, alt=1_000)
 _TAG: Final = regex.compile(r"(?<=^|\s)#(\p{L}[\p{L}\p{N}_]{0,63})")
 _BASE32: Final = "234567abcdefghijklmnopqrstuvwxyz"
 _TID_CHARS: Final = 13
@@ -56,6 +60,7 @@ class Bluesky:
         can_delete=True,
         reads_back="exact",
         text=_LIMIT,
+        media=_MEDIA,
         has_rate=True,
         delete_bucket="create",
     )
@@ -63,15 +68,19 @@ class Bluesky:
     def __init__(self, account: BlueskyAccount, clock: Clock) -> None:
         self.account, self.clock = account, clock
         self.client = new_client(base_url=account.url, connections=CONNECTIONS)
+        self.pictures = Pictures(_MEDIA, allowed=account.picture_hosts)
         self.session: dict[str, str] = {}
         self.login = asyncio.Lock()
 
     async def publish(self, cleared: Cleared, *, key: str) -> Publication:
         refs: list[dict[str, str]] = []
         told: Told | None = None
+        images = await self.pictures.of(cleared.post, self._upload)
         for number, text in enumerate(texts_of(cleared.post, _LIMIT)):
             await self._sign_in()
             record = self._record(cleared.post, text, refs)
+            if number == 0 and (embed := _embed(cleared.post, images)):
+                record["embed"] = embed
             cleared.check(self.clock.monotonic_s())
             ref, told = await self._create(record, record_key(cleared.post, key, number))
             refs.append(ref)
@@ -93,8 +102,16 @@ class Bluesky:
             _, told = await self._call("POST", "com.atproto.repo.deleteRecord", json=body)
         return Retracted(told=told)
 
+    async def _upload(self, picture: Picture) -> dict[str, Any]:
+        headers = {"content-type": picture.media.type}
+        answer, _ = await self._call(
+            "POST", "com.atproto.repo.uploadBlob", content=picture.content, headers=headers
+        )
+        return {"alt": picture.media.alt, "image": answer.json()["blob"]}
+
     async def aclose(self) -> None:
         await self.client.aclose()
+        await self.pictures.aclose()
 
     def _record(self, post: Post, text: str, refs: list[dict[str, str]]) -> dict[str, Any]:
         record: dict[str, Any] = {
@@ -177,6 +194,7 @@ class Bluesky:
         self, method: str, name: str, **values: Any
     ) -> tuple[httpx.Response, Told | None]:
         await self._sign_in()
+        given = values.pop("headers", {})
         for is_last in (False, True):
             token = self.session["accessJwt"]
             if "json" in values:
@@ -188,7 +206,7 @@ class Bluesky:
                 now=self.clock.now(),
                 hear=_hear,
                 allowed=_READ_HERE,
-                headers={"authorization": f"Bearer {token}"},
+                headers=given | {"authorization": f"Bearer {token}"},
                 **values,
             )
             if answer.is_success:
@@ -197,6 +215,15 @@ class Bluesky:
                 raise failure(answer, told, self.clock.now())
             await self._refresh(token)
         return answer, told
+
+
+def _embed(post: Post, images: list[dict[str, Any]]) -> dict[str, Any] | None:
+    if images:
+        return {"$type": "app.bsky.embed.images", "images": images}
+    if post.card is None:
+        return None
+    card = {"uri": post.card.url, "title": post.card.title, "description": post.card.description}
+    return {"$type": "app.bsky.embed.external", "external": card}
 
 
 def _hear(answer: httpx.Response, now: datetime) -> Told | None:

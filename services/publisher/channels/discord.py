@@ -7,12 +7,15 @@
   nonce and cannot be read: a lost answer stays unknown.
 - Both delete (`DELETE …/messages/{id}`). Limits: `X-RateLimit-*` of a bucket (topics/rate-limits);
   2,000 characters, counted here in UTF-16, which is never less.
+- Pictures go with the message, as `files[n]` beside `payload_json` (reference#uploading-files): 10 MiB,
+  1,024 characters each to describe it. A link is unfurled by Discord itself.
 - Nobody is mentioned: `allowed_mentions` is empty.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from datetime import datetime
 from typing import Any
 
@@ -23,8 +26,9 @@ from services.kit.telemetry import Clock
 from services.publisher.accounts import DiscordAccount
 from services.publisher.channels import Publication, Retracted, texts_of
 from services.publisher.channels.http import ask, new_client, told_by
+from services.publisher.channels.pictures import Picture, Pictures, as_it_is
 from services.publisher.gate import Cleared
-from services.publisher.ledger import Capabilities
+from services.publisher.ledger import Capabilities, MediaLimit
 from services.publisher.rates import Told
 from services.publisher.texts import TextLimit
 
@@ -32,6 +36,7 @@ NONCE_S = 120.0
 NONCE_CHARS = 25
 CONNECTIONS = 4
 NEWEST = 100
+_MEDIA = MediaLimit(most=4, bytes=10 * 1024 * 1024, alt=1_024)
 _LIMIT = TextLimit(most=2_000, unit="utf16")
 _GONE = frozenset({404})
 
@@ -47,8 +52,10 @@ class Discord:
             can_delete=True,
             reads_back="search" if self.is_bot else "none",
             text=_LIMIT,
+            media=_MEDIA,
             has_rate=True,
         )
+        self.pictures = Pictures(_MEDIA, allowed=account.picture_hosts)
         if account.webhook is not None:
             self.path, self.headers = account.webhook.get_secret_value(), {}
         else:
@@ -61,13 +68,15 @@ class Discord:
         ids: list[str] = []
         told: Told | None = None
         where = f"{self.path}/messages" if self.is_bot else f"{self.path}?wait=true"
+        pictures: list[Picture] = await self.pictures.of(cleared.post, as_it_is)
         for number, text in enumerate(texts_of(cleared.post, _LIMIT)):
             body: dict[str, Any] = {"content": text, "allowed_mentions": {"parse": []}}
             if self.is_bot:
                 nonce = hashlib.sha256(f"{key}.{number}".encode()).hexdigest()[:NONCE_CHARS]
                 body |= {"nonce": nonce, "enforce_nonce": True}
+            values = _with_files(body, pictures if number == 0 else [])
             cleared.check(self.clock.monotonic_s())
-            answer, told = await self._ask("POST", where, json=body)
+            answer, told = await self._ask("POST", where, **values)
             ids.append(str(answer.json()["id"]))
         return Publication(" ".join(ids), None, told)
 
@@ -94,6 +103,7 @@ class Discord:
 
     async def aclose(self) -> None:
         await self.client.aclose()
+        await self.pictures.aclose()
 
     async def _ask(
         self, method: str, url: str, *, bucket: str = "create", **values: Any
@@ -112,3 +122,13 @@ class Discord:
             headers=self.headers,
             **values,
         )
+
+
+def _with_files(body: dict[str, Any], pictures: list[Picture]) -> dict[str, Any]:
+    if not pictures:
+        return {"json": body}
+    described = [{"id": n, "description": one.media.alt} for n, one in enumerate(pictures)]
+    files = {
+        f"files[{n}]": (one.name, one.content, one.media.type) for n, one in enumerate(pictures)
+    }
+    return {"data": {"payload_json": json.dumps(body | {"attachments": described})}, "files": files}

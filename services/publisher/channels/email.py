@@ -22,14 +22,18 @@ from schemas.posts import Post
 from services.kit.telemetry import Clock
 from services.publisher.accounts import EmailAccount, Smtp
 from services.publisher.channels import NotSent, Partly, Publication, Refused, Retracted, Uncertain
+from services.publisher.channels.pictures import Picture, Pictures, as_it_is
 from services.publisher.gate import Cleared
-from services.publisher.ledger import Capabilities
+from services.publisher.ledger import Capabilities, MediaLimit
 from services.publisher.mail_store import Delivered, Subscriber
 from services.publisher.page import concerns
 from services.publisher.texts import first_line
 
 TIMEOUT_S: Final = 20.0
 LATER: Final = (400, 500)
+_MEDIA: Final = MediaLimit(
+    most=4, bytes=5 * 1024 * 1024, alt=900
+)  # A header's line: RFC 5322, 2.1.1.
 PATIENCE_S: Final = (
     120.0  # A server that puts one off so long keeps nobody else from the next update.
 )
@@ -70,22 +74,24 @@ class _Round:
 class Email:
     """One sender."""
 
-    capabilities = Capabilities(idempotent_s=math.inf, can_delete=False)
+    capabilities = Capabilities(idempotent_s=math.inf, can_delete=False, media=_MEDIA)
 
     def __init__(
         self, account: EmailAccount, people: People, clock: Clock, *, base_url: str
     ) -> None:
         self.account, self.people, self.clock, self.base_url = account, people, clock, base_url
+        self.pictures = Pictures(_MEDIA, allowed=account.picture_hosts)
 
     async def publish(self, cleared: Cleared, *, key: str) -> Publication:
         post, done = cleared.post, _Round()
         known = await self.people.delivered(key)
         recipients = await self._recipients(post)
         left = [one for one in recipients if self._is_left(post, known.get(one.address), done)]
+        pictures: list[Picture] = await self.pictures.of(post, as_it_is) if left else []
         if left:
             async with _connected(self.account.smtp) as client:
                 for one in left:
-                    if not await self._send(client, cleared, key, one, done):
+                    if not await self._send(client, cleared, pictures, one, done):
                         break
         return self._result(key, len(recipients), done)
 
@@ -100,12 +106,19 @@ class Email:
         self,
         client: aiosmtplib.SMTP,
         cleared: Cleared,
-        key: str,
+        pictures: list[Picture],
         one: Recipient,
         done: _Round,
     ) -> bool:
         """Send one mail; False where the connection is of no more use, or the clearance ran out."""
+        key = cleared.post.post_id
         message = self._message(cleared.post, key, one)
+        for picture in pictures:
+            message.add_attachment(
+                picture.content, maintype="image",
+                subtype=picture.media.type.partition("/")[2], filename=picture.name,
+                headers=[f"Content-Description: {picture.media.alt}"],
+            )  # fmt: skip
         await self.people.note(key, one.address, "begun")
         try:
             cleared.check(self.clock.monotonic_s())
@@ -201,7 +214,7 @@ class Email:
         raise Refused("a mail cannot be taken back")
 
     async def aclose(self) -> None:
-        return
+        await self.pictures.aclose()
 
 
 class _connected:  # noqa: N801  # Read as a verb.

@@ -12,8 +12,11 @@ from schemas.posts import Post
 from services.kit.telemetry import Clock
 from services.publisher.channels import NotSent, Publication, Retracted, Unknown
 from services.publisher.gate import Cleared
-from services.publisher.ledger import Capabilities
+from services.publisher.ledger import Capabilities, MediaLimit
 
+_MEDIA = MediaLimit(
+    most=4, bytes=0, alt=1_000
+)  # A link each: the page loads nothing from elsewhere.
 PARALLEL = 4  # As many as leave connections of the pool to others.
 
 
@@ -29,7 +32,9 @@ class FeedRows(Protocol):
 class Feed:
     """Our own page: every try of one post is one row."""
 
-    capabilities = Capabilities(idempotent_s=math.inf, can_delete=True, parallel=PARALLEL)
+    capabilities = Capabilities(
+        idempotent_s=math.inf, can_delete=True, media=_MEDIA, parallel=PARALLEL
+    )
 
     def __init__(self, rows: FeedRows, clock: Clock) -> None:
         self.rows, self.clock = rows, clock

@@ -3,6 +3,8 @@
 - `POST /api/v1/statuses` (docs.joinmastodon.org/methods/statuses/#create): an `Idempotency-Key` is kept
   for an hour, and written behind the create: a crash of the server between the two makes a second one.
   Later the account's newest statuses are searched for the words.
+- `POST /api/v2/media` (methods/media/#v2): four pictures, 16 MB and 1,500 characters each to describe
+  it; 202 says that it is still worked on, and `GET /api/v1/media/:id` answers 206 until it is done.
 - `DELETE /api/v1/statuses/:id` (#delete) answers with the status, and so with what it had: replies and
   reshares of other people stay.
 - Limits (docs.joinmastodon.org/api/rate-limits): `X-RateLimit-*`, the reset in ISO 8601; deletions
@@ -13,19 +15,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import re
 from datetime import datetime
+from http import HTTPStatus
+from typing import Any
 
 import httpx
 
 from schemas.posts import Post
 from services.kit.telemetry import Clock
 from services.publisher.accounts import MastodonAccount
-from services.publisher.channels import Publication, Retracted, texts_of
+from services.publisher.channels import NotSent, Publication, Retracted, texts_of
 from services.publisher.channels.http import ask, new_client, told_by
+from services.publisher.channels.pictures import Picture, Pictures
 from services.publisher.gate import Cleared
-from services.publisher.ledger import Capabilities
+from services.publisher.ledger import Capabilities, MediaLimit
 from services.publisher.rates import Told
 from services.publisher.texts import TextLimit
 
@@ -33,6 +39,8 @@ IDEMPOTENT_S = 3_600 - 60  # By our clock and theirs.
 LINK_CHARS = 23
 CONNECTIONS = 4
 NEWEST = 40  # As many as one answer has.
+LOOKS, LOOK_EVERY_S = 20, 0.5
+_MEDIA = MediaLimit(most=4, bytes=16_000_000, alt=1_500)
 _GONE = frozenset({404})
 
 
@@ -50,8 +58,10 @@ class Mastodon:
             can_delete=True,
             reads_back="search",
             text=limit,
+            media=_MEDIA,
             has_rate=True,
         )
+        self.pictures = Pictures(_MEDIA, allowed=account.picture_hosts)
         self.client = new_client(base_url=account.url, connections=CONNECTIONS)
 
     async def publish(self, cleared: Cleared, *, key: str) -> Publication:
@@ -59,8 +69,11 @@ class Mastodon:
         texts = texts_of(post, self.limit)
         ids: list[str] = []
         told: Told | None = None
+        media = await self.pictures.of(post, self._upload)
         for number, text in enumerate(texts, 1):
-            form = {"status": text, "visibility": self.account.visibility}
+            form: dict[str, Any] = {"status": text, "visibility": self.account.visibility}
+            if media and number == 1:
+                form["media_ids[]"] = media
             if post.language:
                 form["language"] = post.language[:2]
             if ids:
@@ -97,8 +110,23 @@ class Mastodon:
         said = ", ".join(f"{count} {what}" for what, count in remains.items() if count)
         return Retracted(f"{said} of others were there" if said else "", told)
 
+    async def _upload(self, picture: Picture) -> str:
+        answer, _ = await self._ask(
+            "POST", "/api/v2/media", bucket="media",
+            files={"file": (picture.name, picture.content, picture.media.type)},
+            data={"description": picture.media.alt},
+        )  # fmt: skip
+        path = f"/api/v1/media/{answer.json()['id']}"
+        for _ in range(LOOKS):
+            if answer.status_code == HTTPStatus.OK:
+                return str(answer.json()["id"])
+            await asyncio.sleep(LOOK_EVERY_S)
+            answer, _ = await self._ask("GET", path)
+        raise NotSent("the server is still at work on a picture")
+
     async def aclose(self) -> None:
         await self.client.aclose()
+        await self.pictures.aclose()
 
     def _headers(self, key: str = "") -> dict[str, str]:
         headers = {"authorization": f"Bearer {self.account.token.get_secret_value()}"}

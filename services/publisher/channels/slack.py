@@ -26,12 +26,14 @@ from services.publisher.channels import (
 )
 from services.publisher.channels.http import ask, new_client
 from services.publisher.gate import Cleared
-from services.publisher.ledger import Capabilities
+from services.publisher.ledger import Capabilities, MediaLimit
 from services.publisher.texts import TextLimit
 
 CONNECTIONS: Final = 4
 NEWEST: Final = 100
 _LIMIT: Final = TextLimit(most=4_000, unit="utf16")
+_MEDIA: Final = MediaLimit(most=4, bytes=0, alt=1_000)  # Slack fetches them.
+SECTION_CHARS: Final = 3_000  # docs.slack.dev/reference/block-kit/blocks/section-block
 _LINKED: Final = re.compile(r"<(https?://[^|>]+)(?:\|[^>]*)?>")  # How history shows a link.
 _GONE: Final = "message_not_found"
 # docs.slack.dev/reference/methods/chat.postMessage#errors
@@ -48,7 +50,12 @@ class Slack:
     """One channel of one workspace."""
 
     capabilities = Capabilities(
-        idempotent_s=0, can_delete=True, reads_back="search", text=_LIMIT, has_rate=True
+        idempotent_s=0,
+        can_delete=True,
+        reads_back="search",
+        text=_LIMIT,
+        media=_MEDIA,
+        has_rate=True,
     )
 
     def __init__(self, account: SlackAccount, clock: Clock) -> None:
@@ -61,6 +68,8 @@ class Slack:
             body: dict[str, Any] = {"text": _escaped(text), "unfurl_links": True}
             if ids:
                 body["thread_ts"] = ids[0]
+            elif cleared.post.media:
+                body["blocks"] = _blocks(text, cleared.post)
             cleared.check(self.clock.monotonic_s())
             ids.append(str((await self._call("chat.postMessage", body))["ts"]))
         return Publication(" ".join(ids))
@@ -114,3 +123,14 @@ def _escaped(text: str) -> str:
     docs.slack.dev, "Formatting message text", Escaping.
     """
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _blocks(text: str, post: Post) -> list[dict[str, Any]]:
+    """Return the words and the pictures behind them; `text` beside them is what is notified."""
+    words = _escaped(text)
+    sections = [
+        {"type": "section", "text": {"type": "mrkdwn", "text": words[at : at + SECTION_CHARS]}}
+        for at in range(0, len(words), SECTION_CHARS)
+    ]
+    images = [{"type": "image", "image_url": m.url, "alt_text": m.alt} for m in post.media]
+    return [*sections, *images]

@@ -15,30 +15,37 @@ from services.publisher.accounts import TeamsAccount
 from services.publisher.channels import Publication, Refused, Retracted, texts_of
 from services.publisher.channels.http import ask, new_client
 from services.publisher.gate import Cleared
-from services.publisher.ledger import Capabilities
+from services.publisher.ledger import Capabilities, MediaLimit
 from services.publisher.texts import TextLimit
 
 CONNECTIONS: Final = 2
 _LIMIT: Final = TextLimit(most=20_000, unit="utf16", bytes=24_000)
+_MEDIA: Final = MediaLimit(most=4, bytes=0, alt=1_000)  # Teams fetches them.
 _CARD: Final = "application/vnd.microsoft.card.adaptive"
 
 
 class Teams:
     """One workflow."""
 
-    capabilities = Capabilities(idempotent_s=0, can_delete=False, text=_LIMIT, has_rate=True)
+    capabilities = Capabilities(
+        idempotent_s=0, can_delete=False, text=_LIMIT, media=_MEDIA, has_rate=True
+    )
 
     def __init__(self, account: TeamsAccount, clock: Clock) -> None:
         self.account, self.clock = account, clock
         self.client = new_client(connections=CONNECTIONS, keeps=False)
 
     async def publish(self, cleared: Cleared, *, key: str) -> Publication:
-        for text in texts_of(cleared.post, _LIMIT):
+        shown = [{"type": "Image", "url": m.url, "altText": m.alt} for m in cleared.post.media]
+        for number, text in enumerate(texts_of(cleared.post, _LIMIT)):
             card = {
                 "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
                 "type": "AdaptiveCard",
                 "version": "1.4",
-                "body": [{"type": "TextBlock", "text": text, "wrap": True}],
+                "body": [
+                    {"type": "TextBlock", "text": text, "wrap": True},
+                    *([] if number else shown),
+                ],
             }
             attachment = {"contentType": _CARD, "contentUrl": None, "content": card}
             body = {"type": "message", "attachments": [attachment]}

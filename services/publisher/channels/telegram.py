@@ -19,18 +19,22 @@ from services.publisher.accounts import TelegramAccount
 from services.publisher.channels import Publication, Refused, Retracted, texts_of
 from services.publisher.channels.http import TOO_MANY, ask, new_client
 from services.publisher.gate import Cleared
-from services.publisher.ledger import Capabilities
+from services.publisher.ledger import Capabilities, MediaLimit
 from services.publisher.rates import Told
 from services.publisher.texts import TextLimit
 
 CONNECTIONS: Final = 4
 _LIMIT: Final = TextLimit(most=4_096, unit="utf16")
+_CAPTION: Final = TextLimit(most=1_024, unit="utf16")
+_MEDIA: Final = MediaLimit(most=1, bytes=0, alt=0)  # Telegram fetches it, and describes none.
 
 
 class Telegram:
     """One chat."""
 
-    capabilities = Capabilities(idempotent_s=0, can_delete=True, text=_LIMIT, has_rate=True)
+    capabilities = Capabilities(
+        idempotent_s=0, can_delete=True, text=_LIMIT, media=_MEDIA, has_rate=True
+    )
 
     def __init__(self, account: TelegramAccount, clock: Clock) -> None:
         self.account, self.clock = account, clock
@@ -38,12 +42,15 @@ class Telegram:
 
     async def publish(self, cleared: Cleared, *, key: str) -> Publication:
         ids: list[str] = []
-        for text in texts_of(cleared.post, _LIMIT):
+        picture = next(iter(cleared.post.media), None)
+        for text in texts_of(cleared.post, _CAPTION if picture else _LIMIT):
             body: dict[str, Any] = {"chat_id": self.account.chat_id, "text": text}
+            if picture and not ids:
+                body = {"chat_id": self.account.chat_id, "photo": picture.url, "caption": text}
             if ids:
                 body["reply_parameters"] = {"message_id": int(ids[-1])}
             cleared.check(self.clock.monotonic_s())
-            made = await self._call("sendMessage", body)
+            made = await self._call("sendPhoto" if "photo" in body else "sendMessage", body)
             ids.append(str(made["result"]["message_id"]))
         return Publication(" ".join(ids))
 

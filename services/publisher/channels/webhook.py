@@ -18,9 +18,10 @@ from services.publisher.accounts import WebhookAccount
 from services.publisher.channels import Publication, Retracted
 from services.publisher.channels.http import ask, new_client
 from services.publisher.gate import Cleared
-from services.publisher.ledger import Capabilities
+from services.publisher.ledger import Capabilities, MediaLimit
 
 CONNECTIONS = 32
+_MEDIA = MediaLimit(most=4, bytes=0, alt=1_000)  # The receiver is told where they are.
 
 
 class Webhook:
@@ -31,6 +32,7 @@ class Webhook:
         self.capabilities = Capabilities(
             idempotent_s=math.inf if account.deduplicates else 0,
             can_delete=True,
+            media=_MEDIA,
             parallel=CONNECTIONS - 1,  # One is for updates.
             has_rate=True,
         )

@@ -26,13 +26,15 @@ from services.publisher.channels import (
     texts_of,
 )
 from services.publisher.channels.http import ask, new_client, told_by
+from services.publisher.channels.pictures import Picture, Pictures
 from services.publisher.gate import Cleared
-from services.publisher.ledger import Capabilities
+from services.publisher.ledger import Capabilities, MediaLimit
 from services.publisher.rates import Told
 from services.publisher.texts import TextLimit
 
 CONNECTIONS: Final = 4
 _LIMIT: Final = TextLimit(most=280, unit="weighted", link=23)
+_MEDIA: Final = MediaLimit(most=4, bytes=5 * 1024 * 1024, alt=1_000)
 _GONE: Final = frozenset({404})
 
 
@@ -40,12 +42,18 @@ class X:
     """One account."""
 
     capabilities = Capabilities(
-        idempotent_s=0, can_delete=True, refuses_duplicates=True, text=_LIMIT, has_rate=True
+        idempotent_s=0,
+        can_delete=True,
+        refuses_duplicates=True,
+        text=_LIMIT,
+        media=_MEDIA,
+        has_rate=True,
     )
 
     def __init__(self, account: XAccount, clock: Clock) -> None:
         self.account, self.clock = account, clock
         self.client = new_client(connections=CONNECTIONS, keeps=False)
+        self.pictures = Pictures(_MEDIA, allowed=account.picture_hosts)
         self.signer = Client(
             account.consumer_key,
             client_secret=account.consumer_secret.get_secret_value(),
@@ -57,8 +65,11 @@ class X:
         ids: list[str] = []
         told: Told | None = None
         texts = texts_of(cleared.post, _LIMIT)
+        media = await self.pictures.of(cleared.post, self._upload)
         for text in texts:
             body: dict[str, Any] = {"text": text}
+            if media and not ids:
+                body["media"] = {"media_ids": media}
             if ids:
                 body["reply"] = {"in_reply_to_tweet_id": ids[-1]}
             cleared.check(self.clock.monotonic_s())
@@ -80,8 +91,20 @@ class X:
             _, told = await self._ask("DELETE", path, bucket="delete", allowed=_GONE)
         return Retracted(told=told)
 
+    async def _upload(self, picture: Picture) -> str:
+        sent = {"media": (picture.name, picture.content, picture.media.type)}
+        kind = "tweet_gif" if picture.media.type == "image/gif" else "tweet_image"
+        answer, _ = await self._ask(
+            "POST", "/2/media/upload", bucket="media", files=sent, data={"media_category": kind}
+        )
+        media_id = str(answer.json()["data"]["id"])
+        described = {"id": media_id, "metadata": {"alt_text": {"text": picture.media.alt}}}
+        await self._ask("POST", "/2/media/metadata", bucket="media", json=described)
+        return media_id
+
     async def aclose(self) -> None:
         await self.client.aclose()
+        await self.pictures.aclose()
 
     async def _ask(
         self, method: Literal["POST", "DELETE"], path: str, *, bucket: str = "create", **values: Any
@@ -90,7 +113,9 @@ class X:
             return told_by(answer, now, prefix="x-rate-limit", bucket=bucket)
 
         url = f"{self.account.url}{path}"
-        _, headers, _ = self.signer.sign(url, http_method=method)  # JSON bodies are not signed.
+        _, headers, _ = self.signer.sign(
+            url, http_method=method
+        )  # Neither JSON nor multipart is signed.
         return await ask(
             self.client, method, url, now=self.clock.now(), hear=hear, headers=headers, **values
         )

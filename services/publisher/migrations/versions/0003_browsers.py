@@ -1,4 +1,4 @@
-"""Browsers that asked for notifications."""
+"""Browsers that asked for notifications, and pictures of the feed."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ def upgrade() -> None:
         """
     )
     # What is old is forgotten: who was told, and what stood on the feed.
+    op.execute("ALTER TABLE feed ADD COLUMN media jsonb NOT NULL DEFAULT '[]'")
     op.execute("CREATE INDEX deliveries_at ON deliveries (at)")
 
 
 def downgrade() -> None:
     op.execute("DROP INDEX deliveries_at")
+    op.execute("ALTER TABLE feed DROP media")
     op.execute("DROP TABLE browsers")
