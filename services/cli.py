@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from services.commands.audit import audit
 from services.commands.ending import fail
 from services.commands.events import events
 from services.commands.policy import policy
@@ -25,6 +26,7 @@ topics = typer.Typer(no_args_is_help=True, help="Create, check and document the 
 keys = typer.Typer(no_args_is_help=True, help="API keys: the file that every service reads.")
 app.add_typer(topics, name="topics")
 app.add_typer(keys, name="keys")
+app.add_typer(audit, name="audit")
 app.add_typer(policy, name="policy")
 app.add_typer(events, name="events")
 

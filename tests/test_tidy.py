@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 SHELL = {
     "app", "api", "stream", "store", "__init__",
     "delivery", "queues", "desk", "doors", "pollers", "outbox",
-    "archive", "batches", "mail_store", "page_store", "paces", "push", "push_store", "site", "subscribe", "takeback",
+    "archive", "audit", "batches", "mail_store", "page_store", "paces", "push", "push_store", "site", "subscribe", "takeback",
 }  # fmt: skip
 PURE = {
     "__future__", "collections", "dataclasses", "datetime", "enum", "functools", "json", "math",

@@ -5,6 +5,7 @@ One second stands for one minute. Northlink, its lines and its trains are invent
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import signal
 import tempfile
@@ -21,6 +22,8 @@ from ops.demo.observer import Covering, Verdict, Witness, judge_evening
 from ops.embedded.screen import print_addresses, progress
 from ops.embedded.system import System
 from ops.policies import read_policy
+from services.commands import audit
+from services.publisher.proof import BROKEN, Rule
 
 LEASE_S: Final = 0.25
 LINES: Final = ("coast", "valley", "harbour", None)
@@ -273,9 +276,11 @@ class Evening:
             time.sleep(0.5)
         self._show_posts()
         self._summary(verdict)
-        return (
-            verdict.held and bool(verdict.counts["published"]) and bool(verdict.counts["updates"])
+        held = verdict.held and self._prove()
+        console.print(
+            "[green]The promise held.[/]" if held else "[red]The promise did NOT hold.[/]"
         )
+        return held and bool(verdict.counts["published"]) and bool(verdict.counts["updates"])
 
     def _judge(self) -> Verdict:
         states: dict[str, str] = {}
@@ -330,9 +335,16 @@ class Evening:
         ):
             for post_id in wrong[:10]:
                 console.print(f"[red]{name}: {post_id}[/]")
-        console.print(
-            "[green]The promise held.[/]" if verdict.held else "[red]The promise did NOT hold.[/]"
-        )
+
+    def _prove(self) -> bool:
+        """Let the ledger speak for itself, as `interlock audit verify` does."""
+        begin = datetime.now(UTC) - timedelta(hours=1)
+        rule = Rule(lease=timedelta(seconds=LEASE_S))
+        spans = audit.read_holds(self.system.kafka)
+        now = datetime.now(UTC)
+        counts, wrong = asyncio.run(audit.check(self.system.database, begin, now, spans, rule))
+        audit.show(counts, wrong, begin=begin, holds=len(spans))
+        return not any(counts[verdict] for verdict in BROKEN)
 
 
 def _offer(

@@ -38,6 +38,7 @@ from services.publisher.accounts import (
 )
 from services.publisher.api import new_router
 from services.publisher.archive import Archive
+from services.publisher.audit import Audit
 from services.publisher.channels import Channel
 from services.publisher.channels.apprise import Apprise
 from services.publisher.channels.bluesky import Bluesky
@@ -128,6 +129,7 @@ def new_service(_: Settings) -> FastAPI:
     channels = {n: _channel(a, tables, clock, url=settings.public_url) for n, a in accounts.items()}
     paces = Paces(engine, clock=clock, registry=registry)
     stream.deliver_by(_new_delivery(store, channels, accounts, paces, stream))
+    audit = Audit(engine, clock=clock, lease_s=settings.lease_s, registry=registry)
     archive = Archive(engine, clock=clock, days=settings.ledger_days)
     mailer, pusher = _subscriptions(accounts, url=settings.public_url)
     site = _new_site(settings, tables.page, stream, clock, ways=_ways(mailer, pusher))
@@ -149,6 +151,7 @@ def new_service(_: Settings) -> FastAPI:
                     stream.keep_fences(),
                     stream.keep_retractions(),
                     archive.keep_moving(),
+                    audit.keep_checking(),
                     site.keep_fresh(),
                     stream.due.keep_commits(),
                     stream.updates.keep_commits(),

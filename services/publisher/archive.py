@@ -1,7 +1,7 @@
 """The ledger's archive: what was settled long ago moves into partitions, one a month.
 
 So the hot table stays small, however much was published. A partition can be detached and dropped; the
-publisher itself drops nothing.
+publisher itself drops nothing of it. It forgets who was told what, and posts of its feed from 90 days ago.
 """
 
 from __future__ import annotations
@@ -20,6 +20,16 @@ from services.publisher.store import ARCHIVE, Entry, entry_of
 ROWS: Final = 5_000  # In one transaction: it must not hold up a send.
 EVERY_S: Final = 60.0
 _OLDEST: Final = text("SELECT min(done_at) FROM ledger WHERE state NOT IN ('intent', 'retracting')")
+FORGET_DAYS: Final = 90
+# Who was told is personal, and only of use while a post may be tried again; the feed shows its newest.
+_FORGET: Final = (
+    text(
+        "DELETE FROM deliveries WHERE ctid IN (SELECT ctid FROM deliveries WHERE at < :before LIMIT :rows)"
+    ),
+    text(
+        "DELETE FROM feed WHERE post_id IN (SELECT post_id FROM feed WHERE published_at < :long_before LIMIT :rows)"
+    ),
+)
 _MOVE: Final = text(
     """
     WITH old AS (
@@ -45,7 +55,7 @@ class Archive:
         """Move what has become old, for ever."""
         while True:
             try:
-                moved = await self.move()
+                moved = await self.move() + await self.forget()
             except Exception as error:  # The database's: the next round comes.
                 log.error("archive", error=str(error))
                 moved = 0
@@ -71,6 +81,21 @@ class Archive:
             )
             values = {"before": before, "month_end": end, "rows": ROWS}
             return (await connection.execute(_MOVE, values)).rowcount
+
+    async def forget(self) -> int:
+        """Forget some of who was told what, and of what the feed shows no more; return how many."""
+        now = self.clock.now()
+        values = {
+            "before": now - self.keep,
+            "long_before": now - max(self.keep, timedelta(days=FORGET_DAYS)),
+            "rows": ROWS,
+        }
+        gone = 0
+        for statement in _FORGET:
+            async with self.engine.begin() as connection:
+                known = {name: values[name] for name in statement.compile().params}
+                gone += (await connection.execute(statement, known)).rowcount
+        return gone
 
     async def find(self, post_id: str) -> Entry | None:
         """Return an old post's row."""

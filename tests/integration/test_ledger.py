@@ -146,3 +146,28 @@ async def test_what_was_settled_long_ago_moves_into_a_partition_and_is_found_the
     async with store.engine.connect() as connection:
         rows = await connection.execute(text("SELECT tableoid::regclass::text FROM ledger_archive"))
         assert {row[0] for row in rows} == {f"ledger_archive_{long_ago:%Y_%m}"}
+
+
+async def test_who_was_told_is_forgotten_and_the_feed_keeps_a_quarter_year(store: Store) -> None:
+    name = uuid.uuid4().hex
+    rows = {
+        "deliveries": "INSERT INTO deliveries (post_id, recipient, state, at) VALUES (:id, 'a', 'sent', :at)",
+        "feed": "INSERT INTO feed (post_id, account, kind, text, published_at) VALUES (:id, 'a', 'offer', 'a', :at)",
+    }
+    now = Clock().now()
+    ages = {"new": 1, "old": 9, "ancient": 91}
+    async with store.engine.begin() as connection:
+        for age, days in ages.items():
+            for statement in rows.values():
+                values = {"id": f"{name}-{age}", "at": now - timedelta(days=days)}
+                await connection.execute(text(statement), values)
+    archive = Archive(store.engine, clock=Clock(), days=8)
+    while await archive.forget():
+        pass
+    left = {}
+    async with store.engine.connect() as connection:
+        for table in rows:
+            statement = f"SELECT post_id FROM {table} WHERE post_id LIKE :name"  # noqa: S608  # Ours.
+            found = await connection.execute(text(statement), {"name": f"{name}%"})
+            left[table] = {row.post_id.removeprefix(f"{name}-") for row in found}
+    assert left == {"deliveries": {"new"}, "feed": {"new", "old"}}
