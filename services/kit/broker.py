@@ -192,6 +192,7 @@ async def emit(
         partition=partition,
         headers=headers,
         no_confirm=True,
+        correlation_id=headers.get("ce_id"),  # Else it draws a random one for each record.
     )
 
 
