@@ -80,6 +80,7 @@ class Outcome(Record):
     at: Instant
     reason: str = ""
     hold_id: Id | None = None
+    fence: int | None = Field(default=None, description="the fence that the send relied on")
     incident_id: Id | None = None
     publication: str | None = None
     url: str | None = None

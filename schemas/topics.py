@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from schemas.base import Record
+from schemas.channels import ChannelAccount
 from schemas.disruptions import (
     ApproveUpdate,
     Deadline,
@@ -128,6 +129,15 @@ OUTCOMES = Topic(
     readers=("scheduler",),
     config=_kept(7),
 )
+ACCOUNTS = Topic(
+    name="channels.accounts",
+    key="channel account",
+    partitions=1,
+    records=(ChannelAccount,),
+    writers=("publisher",),
+    readers=("scheduler",),
+    config=_COMPACTED,
+)
 
 
 def dead_letters_of(topic: Topic) -> str:
@@ -155,6 +165,7 @@ TOPICS: tuple[Topic, ...] = (
     UPDATES,
     DUE,
     OUTCOMES,
+    ACCOUNTS,
     _dead_letter(DISRUPTIONS, writer="detector"),
     _dead_letter(UPDATES, writer="publisher"),
     _dead_letter(DUE, writer="publisher"),
@@ -186,4 +197,5 @@ _KEYS: dict[type[Record], Callable[[Any], str]] = {
     Snapshot: lambda r: str(r.partition),
     DuePost: lambda r: r.post.account,
     Outcome: lambda r: r.post_id,
+    ChannelAccount: lambda r: r.account,
 }

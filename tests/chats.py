@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 
-from services.publisher.texts import LINK
+from schemas.channels import LINK
 from tests.networks import TOKEN, Network
 
 

@@ -9,10 +9,12 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from schemas.base import Language, Text
+from schemas.channels import ChannelAccount
 from schemas.incidents import StatusUpdate
 from schemas.labels import Matchers, covers
 from schemas.policies import Audience, Family
 from schemas.posts import Account, Post
+from services.publisher.ledger import Capabilities
 
 UPDATE_USEFUL_S = 24 * 3600
 VAPID_CHARS = 43
@@ -204,6 +206,15 @@ class Accounts(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     accounts: dict[Account, AnyAccount]
+
+
+def known_as(name: str, account: AnyAccount, can: Capabilities) -> ChannelAccount:
+    """Return what others are told of an account: no address and no secret."""
+    takes_offers = not isinstance(account, StatuspageAccount | WebPushAccount)
+    return ChannelAccount(
+        account=name, channel=account.channel, text=can.text, media=can.media,
+        takes_offers=takes_offers,
+    )  # fmt: skip
 
 
 def posts_of(update: StatusUpdate, accounts: Mapping[str, AnyAccount]) -> list[Post]:

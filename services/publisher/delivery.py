@@ -346,7 +346,8 @@ class Delivery:
         )
         if not await self.store.record_sent(sent):
             log.error("the ledger has no intent of a post that was sent", post=job.post.post_id)
-        await self._say(job, "published", reason=made.detail, publication=made, at=at)
+        fence = cleared.fence if cleared else None
+        await self._say(job, "published", reason=made.detail, publication=made, at=at, fence=fence)
         if job.post.kind == "offer":
             hold = self.gate.holds.covering(job.post.labels)
             entry = await self.store.find(job.post.post_id) if hold is not None else None
@@ -370,10 +371,12 @@ class Delivery:
         publication: Publication | None = None,
         entry: Entry | None = None,
         at: datetime | None = None,
+        fence: int | None = None,
     ) -> None:
         if entry is not None:
             publication = Publication(entry.publication, entry.url) if entry.publication else None
             reason, at, hold_id = entry.detail, entry.done_at, entry.hold_id
+            fence = entry.fence
         outcome = Outcome(
             post_id=job.post.post_id,
             kind=job.post.kind,
@@ -383,6 +386,7 @@ class Delivery:
             at=at or self.clock.now(),
             reason=reason,
             hold_id=hold_id,
+            fence=fence,
             incident_id=job.post.incident_id,
             publication=(publication.id or None) if publication else None,
             url=publication.url if publication else None,

@@ -11,12 +11,11 @@ The database has the same table and refuses every other move.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from schemas.posts import Kind, Media, Post
-from services.publisher.texts import TextLimit
+from schemas.channels import MediaLimit, TextLimit
+from schemas.posts import Kind, Post
 
 State = Literal[
     "intent", "sent", "failed", "withdrawn", "uncertain",
@@ -39,27 +38,6 @@ ReadBack = Literal["exact", "search", "none"]
 def before(state: State) -> list[State]:
     """Return the states that this one may follow."""
     return [earlier for earlier, later in FOLLOWS.items() if state in later]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MediaLimit:
-    """Which pictures a post may have, and how many characters describe one (0: they are not shown)."""
-
-    most: int
-    bytes: int
-    alt: int
-    types: frozenset[str] = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
-
-    def refusal(self, media: Sequence[Media]) -> str:
-        """Say what of these pictures is not taken; empty: all are."""
-        if len(media) > self.most:
-            return f"media: {len(media)} pictures, and at most {self.most} are taken"
-        for number, one in enumerate(media):
-            if one.type not in self.types:
-                return f"media/{number}/type: {one.type} is not taken"
-            if self.alt and len(one.alt) > self.alt:
-                return f"media/{number}/alt: {len(one.alt)} of at most {self.alt} characters"
-        return ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,8 +10,9 @@ from prometheus_client import CollectorRegistry, Counter
 
 from schemas import envelope
 from schemas.base import Record
+from schemas.channels import ChannelAccount
 from schemas.posts import Outcome
-from schemas.topics import OUTCOMES, Topic, dead_letters_of, key_of
+from schemas.topics import ACCOUNTS, OUTCOMES, Topic, dead_letters_of, key_of
 from services.kit import broker as kafka
 from services.kit.telemetry import Clock, trace_id
 
@@ -65,6 +66,11 @@ class Outbox:
             hold=outcome.hold_id,
             trace=trace_id(traceparent),
         )
+
+    async def emit_account(self, account: ChannelAccount) -> None:
+        """Say what an account takes; the newest of a name is the truth."""
+        event_id = f"{account.account}-{self._clock.now().timestamp()}"
+        await (await self.emit(ACCOUNTS, account, event_id))
 
     async def dead_letter(self, topic: Topic, record: kafka.Record, why: str) -> None:
         """Keep the bytes of a record that could not be read, with the error in its headers."""

@@ -39,7 +39,7 @@ from schemas.topics import (
 )
 from services.kit import broker as kafka
 from services.kit.telemetry import Clock, trace_id
-from services.publisher.accounts import AnyAccount, posts_of
+from services.publisher.accounts import AnyAccount, known_as, posts_of
 from services.publisher.delivery import Delivery, Job
 from services.publisher.fence import VOID_AFTER_S, Fence, begin
 from services.publisher.gate import Cleared, Passed, Verdict, Waiting, judge
@@ -142,6 +142,10 @@ class Stream:
         self.admin = AIOKafkaAdminClient(bootstrap_servers=self.servers)
         await self.admin.start()
         await self.broker.start()
+        for name, channel in self.delivery.channels.items():
+            await self.outbox.emit_account(
+                known_as(name, self.accounts[name], channel.capabilities)
+            )
 
     def judge(self, post: Post) -> Verdict:
         """Judge a post by what is known now; one that waits asks for a fence."""

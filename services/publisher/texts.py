@@ -5,61 +5,15 @@ An offer that is too long is refused by name; an update goes out as a thread.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import regex
 
-Unit = Literal["graphemes", "utf16", "weighted"]
-LINK: Final = regex.compile(r"https?://[^\s<>\"]+[^\s<>\".,;:!?)\]}’']")
-_MENTION: Final = regex.compile(r"(?<![\w/])(@\w+)@[\w.-]+\w")
+from schemas.channels import TextLimit, fits
+
 _SENTENCES: Final = regex.compile(r"(?<=[.!?…。！？])\s+|\n+")
-_LIGHT: Final = ((0, 4351), (8192, 8205), (8208, 8223), (8242, 8247))  # twitter-text 3, config v3.
 MAX_PARTS: Final = 20
 LINE_CHARS: Final = 120
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TextLimit:
-    """How much one post may say.
-
-    `graphemes` are what people see as one character; `utf16` counts code units; `weighted` counts
-    as X does: 1 or 2 each, an emoji 2. `link` is what any link counts; 0: each of its characters.
-    """
-
-    most: int
-    unit: Unit
-    link: int = 0
-    bytes: int = 0
-    short_mentions: bool = False  # Mastodon: of `@who@where` only `@who` counts.
-
-
-def length(text: str, limit: TextLimit) -> int:
-    """Return how long a text is for the network."""
-    if limit.short_mentions:
-        text = _MENTION.sub(r"\1", text)
-    links = 0
-    if limit.link:
-        text, links = LINK.subn("", text)
-    return _count(text, limit.unit) + links * limit.link
-
-
-def _count(text: str, unit: Unit) -> int:
-    match unit:
-        case "graphemes":
-            return len(regex.findall(r"\X", text))
-        case "utf16":
-            return len(text.encode("utf-16-le")) // 2
-        case "weighted":
-            return sum(_weight(cluster) for cluster in regex.findall(r"\X", text))
-
-
-def _weight(cluster: str) -> int:
-    if len(cluster) > 1 and regex.search(r"\p{Extended_Pictographic}", cluster):
-        return 2
-    return sum(
-        1 if any(low <= ord(char) <= high for low, high in _LIGHT) else 2 for char in cluster
-    )
 
 
 def first_line(text: str) -> str:
@@ -68,12 +22,6 @@ def first_line(text: str) -> str:
     if len(line) <= LINE_CHARS:
         return line
     return line[:LINE_CHARS].rsplit(" ", 1)[0] + " …"
-
-
-def fits(text: str, limit: TextLimit) -> bool:
-    """Say whether a text is short enough."""
-    is_small = not limit.bytes or len(text.encode()) <= limit.bytes
-    return is_small and length(text, limit) <= limit.most
 
 
 def parts(text: str, limit: TextLimit | None) -> list[str]:

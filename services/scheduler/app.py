@@ -13,6 +13,8 @@ from services.kit import broker as kafka
 from services.kit import database, telemetry, web
 from services.kit.settings import Settings
 from services.scheduler.api import new_router
+from services.scheduler.checks import Known
+from services.scheduler.lane_store import LaneStore
 from services.scheduler.store import SCHEMA, Store
 from services.scheduler.stream import Stream
 
@@ -24,11 +26,12 @@ def new_service(settings: Settings) -> FastAPI:
     """Return the scheduler as an application; everything starts and stops with it."""
     clock, registry = telemetry.Clock(), telemetry.new_registry(version=VERSION)
     engine = database.new_engine(settings.database, schema=SCHEMA)
-    store = Store(engine)
+    store, lanes = Store(engine), LaneStore(engine)
     broker = kafka.new_broker(settings.kafka, client_id="interlock-scheduler")
     stream = Stream(
         broker,
         store,
+        lanes,
         instance=settings.instance,
         clock=clock,
         registry=registry,
@@ -43,8 +46,15 @@ def new_service(settings: Settings) -> FastAPI:
             await database.migrate(engine, schema=SCHEMA, versions=VERSIONS)
             await stack.enter_async_context(broker)
             await stream.start()
+            stack.push_async_callback(stream.stop)
             await stack.enter_async_context(
-                kafka.background(telemetry.crash, stream.keep_handing_over(), stream.keep_commits())
+                kafka.background(
+                    telemetry.crash,
+                    stream.keep_claiming(),
+                    stream.keep_handing_over(),
+                    stream.keep_recording(),
+                    stream.keep_commits(),
+                )
             )
             yield
 
@@ -56,5 +66,5 @@ def new_service(settings: Settings) -> FastAPI:
         readiness=stream.not_ready,
         lifespan=lifespan,
     )
-    app.include_router(new_router(store, clock))
+    app.include_router(new_router(lanes, Known(accounts=stream.accounts)))
     return app

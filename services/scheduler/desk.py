@@ -1,7 +1,6 @@
-"""What marketing writes and reads: campaigns and posts, kept answers, and the audit. SQL only.
+"""Posts as marketing writes and reads them: SQL only. Every write takes a connection.
 
-Every write takes a connection, so that a change, its audit line and its kept answer are one
-transaction.
+So a change, its audit line and its kept answer are one transaction.
 """
 
 from __future__ import annotations
@@ -15,84 +14,34 @@ from typing import Any, Final
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.scheduler.life import CANCELLABLE
-from services.scheduler.store import lane_of
+from services.scheduler.answers import audit, one
+from services.scheduler.life import CANCELLABLE, IN_HAND
 
-ANSWER_DAYS: Final = 7
-
-_POST = """
+# A queued offer in a lane that is held, or of a campaign that rests, waits without a row being written.
+SHOWN_STATE: Final = (
+    "CASE WHEN p.state = 'queued' AND l.state <> 'open' THEN 'held' ELSE p.state END"
+)
+POST: Final = f"""
     SELECT p.post_id, p.campaign_id, p.account, p.text, p.language, l.labels, p.due_at, p.latest_at,
-        CASE WHEN p.state = 'queued' AND l.state <> 'open' THEN 'held' ELSE p.state END AS state,
-        p.attempt, p.reason, p.hold_id, p.publication, p.url, p.author, p.approver, p.number
+        {SHOWN_STATE} AS state, p.attempt, p.reason, p.hold_id, p.publication, p.url, p.author,
+        p.approver, p.number, p.version, p.external_id, p.media, p.card, p.cancel_at, p.lane_id
     FROM posts p JOIN lanes l USING (lane_id)
-"""
-
-_CAMPAIGN = f"""
-    SELECT c.*, COALESCE((
-        SELECT jsonb_object_agg(state, posts) FROM (
-            SELECT state, count(*) AS posts FROM ({_POST} WHERE p.campaign_id = :id) q GROUP BY state
-        ) s
-    ), '{{}}') AS counts FROM campaigns c WHERE c.campaign_id = :id
 """  # noqa: S608  # A constant.
-
-
-async def add_campaign(
-    connection: AsyncConnection,
-    *,
-    name: str,
-    labels: dict[str, str],
-    quiet_s: int,
-    useful_s: int,
-    author: str,
-) -> RowMapping:
-    """Write a campaign and return it."""
-    campaign_id = f"cmp-{uuid.uuid4().hex}"
-    await connection.execute(
-        text(
-            "INSERT INTO campaigns (campaign_id, name, labels, quiet_s, useful_s, author) "
-            "VALUES (:id, :name, CAST(:labels AS jsonb), :quiet_s, :useful_s, :author)"
-        ),
-        {
-            "id": campaign_id,
-            "name": name,
-            "labels": json.dumps(labels),
-            "quiet_s": quiet_s,
-            "useful_s": useful_s,
-            "author": author,
-        },
-    )
-    await audit(connection, author, "campaign.added", campaign_id, {"name": name})
-    found = await read_campaign(connection, campaign_id)
-    assert found is not None
-    return found
-
-
-async def read_campaign(connection: AsyncConnection, campaign_id: str) -> RowMapping | None:
-    """Return a campaign with its counts of posts by state; held lanes count as held."""
-    return await _one(connection, _CAMPAIGN, id=campaign_id)
-
-
-async def list_campaigns(connection: AsyncConnection) -> list[RowMapping]:
-    """Return all campaigns, the newest first."""
-    rows = await connection.execute(text("SELECT * FROM campaigns ORDER BY created_at DESC"))
-    return list(rows.mappings())
-
-
-async def cancel_campaign(connection: AsyncConnection, campaign_id: str, *, author: str) -> int:
-    """Cancel all posts of a campaign that were not handed over; returns how many."""
-    await connection.execute(
-        text("UPDATE campaigns SET cancelled_at = now() WHERE campaign_id = :id"),
-        {"id": campaign_id},
-    )
-    done = await connection.execute(
-        text(
-            "UPDATE posts SET state = 'cancelled', changed_at = now(), reason = 'campaign cancelled' "
-            "WHERE campaign_id = :id AND state = ANY(:states)"
-        ),
-        {"id": campaign_id, "states": list(CANCELLABLE)},
-    )
-    await audit(connection, author, "campaign.cancelled", campaign_id, {"posts": done.rowcount})
-    return done.rowcount
+_ADD: Final = """
+    INSERT INTO posts (post_id, campaign_id, lane_id, account, text, language, due_at, latest_at, state,
+        author, media, card, external_id, ready_at)
+    SELECT post_id, :campaign, lane_id, account, text, language, due_at, latest_at, :state, :author,
+        CAST(media AS jsonb), CAST(card AS jsonb), external_id, clock_timestamp()
+    FROM unnest(CAST(:ids AS text[]), CAST(:lanes AS bigint[]), CAST(:accounts AS text[]),
+        CAST(:texts AS text[]), CAST(:languages AS text[]), CAST(:due AS timestamptz[]),
+        CAST(:latest AS timestamptz[]), CAST(:media AS text[]), CAST(:cards AS text[]),
+        CAST(:externals AS text[]))
+        WITH ORDINALITY AS new (post_id, lane_id, account, text, language, due_at, latest_at, media, card,
+            external_id, position)
+    ORDER BY position
+    ON CONFLICT (campaign_id, external_id) WHERE external_id IS NOT NULL DO NOTHING
+    RETURNING post_id
+"""
 
 
 async def add_posts(
@@ -100,44 +49,70 @@ async def add_posts(
     campaign_id: str,
     posts: Sequence[Mapping[str, Any]],
     *,
+    state: str,
     author: str,
 ) -> list[str]:
-    """Write posts (account, text, language, labels, due_at, latest_at); returns their ids."""
-    lanes: dict[str, int] = {}
-    rows = []
-    for post in posts:
-        key = json.dumps(post["labels"], sort_keys=True)
-        if key not in lanes:
-            lanes[key] = await lane_of(connection, campaign_id, post["labels"])
-        rows.append(
-            {
-                "id": f"post-{uuid.uuid4().hex}",
-                "campaign": campaign_id,
-                "lane": lanes[key],
-                "author": author,
-                **{k: post[k] for k in ("account", "text", "language", "due_at", "latest_at")},
-            }
-        )
+    """Write posts, each with its lane; returns their ids, without those of a known `external_id`."""
+    ids = [f"post-{uuid.uuid4().hex}" for _ in posts]
+    made = await connection.execute(
+        text(_ADD),
+        {
+            "campaign": campaign_id,
+            "state": state,
+            "author": author,
+            "ids": ids,
+            "lanes": [post["lane_id"] for post in posts],
+            "accounts": [post["account"] for post in posts],
+            "texts": [post["text"] for post in posts],
+            "languages": [post["language"] for post in posts],
+            "due": [post["due_at"] for post in posts],
+            "latest": [post["latest_at"] for post in posts],
+            "media": [json.dumps(post["media"]) for post in posts],
+            "cards": [None if post["card"] is None else json.dumps(post["card"]) for post in posts],
+            "externals": [post["external_id"] for post in posts],
+        },
+    )
+    written = {row.post_id for row in made}
+    await audit(connection, author, "posts.added", campaign_id, {"posts": len(written)})
+    return [post_id for post_id in ids if post_id in written]
+
+
+async def change_post(
+    connection: AsyncConnection, post_id: str, values: Mapping[str, Any], *, author: str
+) -> None:
+    """Change some of a post, and what becomes of its approval."""
+    known = {
+        name: json.dumps(value) if name in ("media", "card") and value is not None else value
+        for name, value in values.items()
+    }
+    changes = ", ".join(
+        f"{name} = CAST(:{name} AS jsonb)" if name in ("media", "card") else f"{name} = :{name}"
+        for name in values
+    )
     await connection.execute(
         text(
-            "INSERT INTO posts (post_id, campaign_id, lane_id, account, text, language, due_at, "
-            "latest_at, state, author) VALUES (:id, :campaign, :lane, :account, :text, :language, "
-            ":due_at, :latest_at, 'queued', :author)"
+            f"UPDATE posts SET {changes}, version = version + 1, changed_at = now(),"  # noqa: S608  # Ours.
+            " ready_at = clock_timestamp() WHERE post_id = :id"
         ),
-        rows,
+        known | {"id": post_id},
     )
-    await audit(connection, author, "posts.added", campaign_id, {"posts": len(rows)})
-    return [row["id"] for row in rows]
+    await audit(connection, author, "post.changed", post_id, dict(values))
 
 
 async def read_post(connection: AsyncConnection, post_id: str) -> RowMapping | None:
     """Return one post; `held` where it waits in a held lane."""
-    return await _one(connection, f"{_POST} WHERE p.post_id = :id", id=post_id)
+    return await one(connection, f"{POST} WHERE p.post_id = :id", id=post_id)
+
+
+async def lock_post(connection: AsyncConnection, post_id: str) -> RowMapping | None:
+    """Return one post; nobody else moves it until the transaction ends."""
+    statement = f"{POST} WHERE p.post_id = :id FOR UPDATE OF p"
+    return await one(connection, statement, id=post_id)
 
 
 async def read_posts(connection: AsyncConnection, post_ids: Sequence[str]) -> list[RowMapping]:
     """Return these posts, in the order they were written."""
-    statement = text(f"{_POST} WHERE p.post_id = ANY(:ids) ORDER BY p.number")
+    statement = text(f"{POST} WHERE p.post_id = ANY(:ids) ORDER BY p.number")
     return list((await connection.execute(statement, {"ids": list(post_ids)})).mappings())
 
 
@@ -151,7 +126,7 @@ async def list_posts(
 ) -> list[RowMapping]:
     """Return posts with a number above `after`, in the order they were written."""
     statement = (
-        f"SELECT * FROM ({_POST} WHERE p.number > :after "  # noqa: S608  # A constant.
+        f"SELECT * FROM ({POST} WHERE p.number > :after "  # noqa: S608  # A constant.
         "AND (CAST(:campaign AS text) IS NULL OR p.campaign_id = :campaign)) q "
         "WHERE CAST(:state AS text) IS NULL OR state = :state ORDER BY number LIMIT :limit"
     )
@@ -159,97 +134,109 @@ async def list_posts(
     return list((await connection.execute(text(statement), values)).mappings())
 
 
-async def cancel_post(connection: AsyncConnection, post_id: str, *, author: str) -> bool:
-    """Cancel a post that was not handed over yet; False where it was."""
+async def cancel_post(connection: AsyncConnection, post_id: str, *, author: str) -> str:
+    """Cancel a post. What is in hand is asked back; returns `cancelled`, `asked` or `too late`."""
     done = await connection.execute(
         text(
-            "UPDATE posts SET state = 'cancelled', changed_at = now(), reason = 'cancelled' "
-            "WHERE post_id = :id AND state = ANY(:states)"
+            "UPDATE posts SET state = 'cancelled', changed_at = now(), reason = 'cancelled', "
+            "version = version + 1 WHERE post_id = :id AND state = ANY(:states)"
         ),
         {"id": post_id, "states": list(CANCELLABLE)},
     )
     if done.rowcount:
         await audit(connection, author, "post.cancelled", post_id, {})
-    return bool(done.rowcount)
+        return "cancelled"
+    asked = await connection.execute(
+        text(
+            "UPDATE posts SET cancel_at = now(), changed_at = now(), version = version + 1 "
+            "WHERE post_id = :id AND state = ANY(:states)"
+        ),
+        {"id": post_id, "states": list(IN_HAND)},
+    )
+    if asked.rowcount:
+        await audit(connection, author, "post.cancel-asked", post_id, {})
+        return "asked"
+    return "too late"
 
 
 async def approve_post(
-    connection: AsyncConnection, post_id: str, *, now: datetime, latest_at: datetime, approver: str
-) -> bool:
-    """Let a post under review go on, due now; False where it is not under review any more."""
-    done = await connection.execute(
+    connection: AsyncConnection,
+    post_id: str,
+    *,
+    due_at: datetime,
+    latest_at: datetime,
+    approver: str,
+    comment: str,
+) -> None:
+    """Let a post that waits for a person go on, due then."""
+    await connection.execute(
         text(
-            "UPDATE posts SET state = 'queued', due_at = :now, latest_at = :latest, reason = '', "
-            "approver = :approver, changed_at = now() WHERE post_id = :id AND state = 'review'"
+            "UPDATE posts SET state = 'queued', due_at = :due, latest_at = :latest, reason = '', "
+            "approver = :approver, changed_at = now(), ready_at = clock_timestamp(),"
+            " version = version + 1 WHERE post_id = :id AND state IN ('review', 'unapproved')"
         ),
-        {"id": post_id, "now": now, "latest": latest_at, "approver": approver},
+        {"id": post_id, "due": due_at, "latest": latest_at, "approver": approver},
     )
-    if done.rowcount:
-        await audit(connection, approver, "post.approved", post_id, {})
-    return bool(done.rowcount)
+    await audit(connection, approver, "post.approved", post_id, {"comment": comment})
+
+
+async def reject_post(
+    connection: AsyncConnection, post_id: str, *, approver: str, comment: str
+) -> None:
+    """End a post that waits for a person."""
+    await connection.execute(
+        text(
+            "UPDATE posts SET state = 'cancelled', reason = :why, changed_at = now(),"
+            " version = version + 1 WHERE post_id = :id AND state IN ('review', 'unapproved')"
+        ),
+        {"id": post_id, "why": f"rejected by {approver}" + (f": {comment}" if comment else "")},
+    )
+    await audit(connection, approver, "post.rejected", post_id, {"comment": comment})
+
+
+async def count_posts(connection: AsyncConnection, campaign_id: str) -> int:
+    """Return how many posts of a campaign count against its budget."""
+    statement = text(
+        "SELECT count(*) FROM posts WHERE campaign_id = :id AND state NOT IN"
+        " ('cancelled', 'expired', 'failed')"
+    )
+    found: int = (await connection.execute(statement, {"id": campaign_id})).scalar_one()
+    return found
 
 
 async def count_states(connection: AsyncConnection) -> dict[str, int]:
     """Return how many posts there are in each state."""
     rows = await connection.execute(
-        text(f"SELECT state, count(*) AS posts FROM ({_POST}) q GROUP BY state")  # noqa: S608  # A constant.
+        text(f"SELECT state, count(*) AS posts FROM ({POST}) q GROUP BY state")  # noqa: S608  # A constant.
     )
     return {row.state: row.posts for row in rows}
 
 
-async def recall_answer(
-    connection: AsyncConnection, *, caller: str, key: str, request: str
-) -> tuple[str, int | None, Any]:
-    """Take an Idempotency-Key; returns the request it was first used for, and its answer if any.
-
-    A second request with the key waits here until the first one's transaction has ended.
-    """
-    await connection.execute(
-        text("DELETE FROM answers WHERE created_at < now() - make_interval(days => :days)"),
-        {"days": ANSWER_DAYS},
+async def read_outcomes(connection: AsyncConnection, post_id: str) -> list[RowMapping]:
+    """Return what became of each try of a post, the oldest first."""
+    statement = text(
+        "SELECT attempt, result, at, reason, hold_id, fence, publication FROM outcomes"
+        " WHERE post_id = :id ORDER BY at"
     )
-    await connection.execute(
-        text(
-            "INSERT INTO answers (caller, key, request) VALUES (:caller, :key, :request) "
-            "ON CONFLICT DO NOTHING"
-        ),
-        {"caller": caller, "key": key, "request": request},
+    return list((await connection.execute(statement, {"id": post_id})).mappings())
+
+
+async def read_holds_of_lane(connection: AsyncConnection, lane_id: int) -> list[RowMapping]:
+    """Return the holds that cover a lane now."""
+    statement = text(
+        "SELECT h.hold_id, h.fact FROM lane_holds o JOIN holds h USING (hold_id) WHERE o.lane_id = :lane"
     )
-    row = await _one(
-        connection,
-        "SELECT request, status, answer FROM answers WHERE caller = :caller AND key = :key",
-        caller=caller,
-        key=key,
-    )
-    assert row is not None
-    return row["request"], row["status"], row["answer"]
+    return list((await connection.execute(statement, {"lane": lane_id})).mappings())
 
 
-async def keep_answer(
-    connection: AsyncConnection, *, caller: str, key: str, status: int, answer: str
-) -> None:
-    """Keep the answer to a request for whoever sends it again."""
-    await connection.execute(
-        text(
-            "UPDATE answers SET status = :status, answer = CAST(:answer AS jsonb) "
-            "WHERE caller = :caller AND key = :key"
-        ),
-        {"caller": caller, "key": key, "status": status, "answer": answer},
-    )
+async def read_hold(connection: AsyncConnection, hold_id: str) -> RowMapping | None:
+    """Return a hold as the scheduler knows it, with its release."""
+    statement = "SELECT hold_id, fact, released_at FROM holds WHERE hold_id = :id"
+    return await one(connection, statement, id=hold_id)
 
 
-async def audit(
-    connection: AsyncConnection, author: str, action: str, subject: str, detail: dict[str, Any]
-) -> None:
-    """Write down who did what."""
-    await connection.execute(
-        text(
-            "INSERT INTO audit (author, action, subject, detail) "
-            "VALUES (:author, :action, :subject, CAST(:detail AS jsonb))"
-        ),
-        {"author": author, "action": action, "subject": subject, "detail": json.dumps(detail)},
-    )
-
-
-async def _one(connection: AsyncConnection, statement: str, **values: Any) -> RowMapping | None:
-    return (await connection.execute(text(statement), values)).mappings().one_or_none()
+async def read_lane(connection: AsyncConnection, lane_id: int) -> RowMapping:
+    """Return a lane."""
+    found = await one(connection, "SELECT * FROM lanes WHERE lane_id = :id", id=lane_id)
+    assert found is not None, "a post has a lane"
+    return found

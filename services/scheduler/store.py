@@ -1,307 +1,356 @@
-"""The queue in PostgreSQL: claims, lanes under holds, outcomes. A hold writes no row of a post.
+"""The queue in PostgreSQL: what is due, what was handed over, what became of it.
 
-Whoever makes a lane holds a shared advisory lock and whoever takes a hold in an exclusive one: so a
-new lane has seen every hold, or the hold will see the lane.
+A lane knows when its next offer is due (`next_due_at`), so that a tick looks only at lanes that have
+something to send: what is held, paused or later costs nothing. Whoever adds an offer lowers that time behind
+its commit; a claim that raised it without seeing the offer looks once more, at its next tick. What a crash
+between the two leaves is found within half a minute.
+
+The database's clock decides what is due.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, Final
 
+from pydantic import TypeAdapter
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from schemas.holds import HoldOpened, HoldReleased, OpenHolds
 from schemas.posts import DuePost, Outcome, Post
-from services.scheduler.lanes import covered, held_by, lane_key
 from services.scheduler.life import after
-from services.scheduler.recovery import recover, recovers_at
+from services.scheduler.recovery import Decision, Plan, Slots, recover
 
 SCHEMA: Final = "scheduler"
-CLAIM_POSTS: Final = 200
+CLAIM_POSTS: Final = 1_000
+CLAIM_LANES: Final = 50
+AHEAD: Final = timedelta(seconds=1)  # Claimed so long before, and handed over on time.
+AWAY: Final = timedelta(seconds=60)  # Nobody claimed for so long: the recovery plans decide.
 CLAIM_STALE_S: Final = 15  # A scheduler that died in between handed over or did not: say it again.
-RECOVER_LANES: Final = 20
-HOLDS_LOCK: Final = 7_001
+_PLAN: Final = TypeAdapter(Plan)
 
-_DUE = """
-    SELECT p.post_id FROM lanes l CROSS JOIN LATERAL (
-        SELECT post_id, due_at FROM posts
-        WHERE lane_id = l.lane_id AND state = 'queued' AND due_at <= :now
-        ORDER BY due_at LIMIT :count FOR UPDATE SKIP LOCKED
-    ) p WHERE l.state = 'open' ORDER BY p.due_at LIMIT :count
+POST_COLUMNS: Final = """
+    p.post_id, p.account, p.text, p.language, p.due_at, p.latest_at, p.ready_at, p.campaign_id,
+    p.attempt, p.media, p.card, p.lane_id, p.number
 """
-_POST = """
-    p.post_id, p.account, p.text, p.language, p.due_at, p.latest_at, p.campaign_id, p.attempt,
-    l.labels
+_PULSE: Final = """
+    INSERT INTO pulse (id, alive_at, returned_at) VALUES (1, clock_timestamp(), 'epoch')
+    ON CONFLICT (id) DO UPDATE SET alive_at = clock_timestamp(), returned_at =
+        CASE WHEN clock_timestamp() - pulse.alive_at > :away THEN clock_timestamp() ELSE pulse.returned_at END
+    RETURNING returned_at
 """
+_LANES: Final = """
+    SELECT l.lane_id, l.labels, l.campaign_id, c.recovery, c.next_slot_at, clock_timestamp() AS now
+    FROM lanes l JOIN campaigns c USING (campaign_id)
+    WHERE l.state = 'open' AND l.running AND l.next_due_at <= clock_timestamp() + :ahead
+    ORDER BY l.priority DESC, l.next_due_at LIMIT :lanes FOR UPDATE OF l SKIP LOCKED
+"""
+_DUE: Final = f"""
+    SELECT {POST_COLUMNS} FROM unnest(CAST(:lanes AS bigint[])) AS one (lane_id)
+    CROSS JOIN LATERAL (
+        SELECT * FROM posts q WHERE q.lane_id = one.lane_id AND q.state = 'queued'
+        AND q.due_at <= :until ORDER BY q.due_at LIMIT :count
+    ) p ORDER BY p.due_at LIMIT :count
+"""  # noqa: S608  # Constants.
+_CLAIM: Final = """
+    UPDATE posts SET state = 'claimed', attempt = attempt + 1, claimed_at = :now, changed_at = :now
+    WHERE post_id = ANY(:ids) AND state = 'queued' RETURNING post_id
+"""
+_MIN: Final = "(SELECT min(due_at) FROM posts p WHERE p.lane_id = l.lane_id AND p.state = 'queued')"
+_NEXT: Final = f"UPDATE lanes l SET next_due_at = {_MIN} WHERE lane_id = ANY(:lanes)"  # noqa: S608  # Ours.
+_LOOK: Final = f"""
+    UPDATE lanes l SET next_due_at = {_MIN} WHERE (CAST(:lanes AS bigint[]) IS NULL
+        OR lane_id = ANY(:lanes)) AND state = 'open' AND next_due_at IS DISTINCT FROM {_MIN}
+"""  # noqa: S608  # Constants.
+_STALE: Final = f"""
+    UPDATE posts p SET claimed_at = clock_timestamp(), changed_at = clock_timestamp() FROM lanes l
+    WHERE l.lane_id = p.lane_id AND p.post_id IN (
+        SELECT post_id FROM posts WHERE state = 'claimed'
+        AND claimed_at < clock_timestamp() - make_interval(secs => :stale_s) LIMIT :count FOR UPDATE SKIP LOCKED
+    ) RETURNING {POST_COLUMNS}, l.labels
+"""  # noqa: S608  # Constants.
+_DECIDED: Final = """
+    UPDATE posts p SET state = new.state, due_at = new.due_at, latest_at = new.latest_at,
+        reason = new.reason, ready_at = CAST(:now AS timestamptz), changed_at = :now
+    FROM unnest(CAST(:ids AS text[]), CAST(:states AS text[]), CAST(:due AS timestamptz[]),
+                CAST(:latest AS timestamptz[]), CAST(:reasons AS text[]))
+         AS new (post_id, state, due_at, latest_at, reason)
+    WHERE p.post_id = new.post_id AND p.state IN ('queued', 'held')
+"""
+_OUTCOMES: Final = """
+    UPDATE posts p SET state = new.state, reason = new.reason, changed_at = clock_timestamp(),
+        hold_id = COALESCE(new.hold_id, p.hold_id), url = COALESCE(new.url, p.url),
+        publication = COALESCE(new.publication, p.publication)
+    FROM unnest(CAST(:ids AS text[]), CAST(:states AS text[]), CAST(:reasons AS text[]),
+                CAST(:holds AS text[]), CAST(:urls AS text[]), CAST(:publications AS text[]))
+         AS new (post_id, state, reason, hold_id, url, publication)
+    WHERE p.post_id = new.post_id
+"""
+_HISTORY: Final = """
+    INSERT INTO outcomes (post_id, attempt, result, at, reason, hold_id, fence, publication)
+    SELECT * FROM unnest(CAST(:ids AS text[]), CAST(:attempts AS integer[]), CAST(:results AS text[]),
+        CAST(:times AS timestamptz[]), CAST(:reasons AS text[]), CAST(:holds AS text[]),
+        CAST(:fences AS bigint[]), CAST(:publications AS text[]))
+    ON CONFLICT DO NOTHING
+"""
+_SENT_BACK: Final = """
+    UPDATE lanes l SET state = 'recovering', stopped_at = COALESCE(stopped_at, clock_timestamp()), recovers_at =
+        clock_timestamp() + make_interval(secs => c.quiet_s)
+    FROM campaigns c WHERE c.campaign_id = l.campaign_id AND l.lane_id = ANY(:lanes) AND l.state = 'open'
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a claim found: offers to hand over, each at its time, and the database's time."""
+
+    posts: list[DuePost]
+    now: datetime
+    is_full: bool = False  # There may be more at once.
 
 
 class Store:
-    """The scheduler's tables."""
+    """The scheduler's queue."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self.engine = engine
+        self._claimed_of: list[int] = []
 
-    async def claim_due(self, now: datetime) -> list[DuePost]:
-        """Claim due posts of open lanes, and again those whose claimer went silent."""
-        claim = f"""
-            WITH due AS ({_DUE}), stale AS (
-                SELECT post_id FROM posts WHERE state = 'claimed'
-                AND claimed_at < CAST(:now AS timestamptz) - make_interval(secs => :stale_s)
-                LIMIT :count FOR UPDATE SKIP LOCKED
-            )
-            UPDATE posts p SET state = 'claimed', claimed_at = :now, changed_at = now(),
-                attempt = p.attempt + CASE WHEN p.state = 'claimed' THEN 0 ELSE 1 END
-            FROM lanes l WHERE l.lane_id = p.lane_id
-                AND p.post_id IN (SELECT post_id FROM due UNION SELECT post_id FROM stale)
-            RETURNING {_POST}
-        """  # noqa: S608  # Both parts are constants of this file.
-        values = {"now": now, "count": CLAIM_POSTS, "stale_s": CLAIM_STALE_S}
+    async def look(self, *, everywhere: bool = False) -> None:
+        """Look again when the last claim's lanes, or all, are due next."""
+        lanes = None if everywhere else self._claimed_of
+        if lanes or everywhere:
+            async with self.engine.begin() as connection:
+                await connection.execute(text(_LOOK), {"lanes": lanes})
+        self._claimed_of = []
+
+    async def pulse(self) -> datetime:
+        """Say that a scheduler is there; return when the last time ended that none was."""
         async with self.engine.begin() as connection:
-            await connection.execute(text(_EXPIRE), values)
-            rows = (await connection.execute(text(claim), values)).mappings().all()
-        return [_due(row) for row in rows]
+            row = await connection.execute(text(_PULSE), {"away": AWAY})
+            returned_at: datetime = row.scalar_one()
+        return returned_at
+
+    async def claim_due(self, returned_at: datetime) -> Claimed | None:
+        """Claim what falls due within a second in lanes that may send; None where there is nothing.
+
+        What was due before `returned_at`, while nobody was there to send it, goes the campaign's
+        recovery plan.
+        """
+        async with self.engine.begin() as connection:
+            found = await connection.execute(text(_LANES), {"ahead": AHEAD, "lanes": CLAIM_LANES})
+            lanes = found.mappings().all()
+            if not lanes:
+                return None
+            now = lanes[0]["now"]
+            values: dict[str, Any] = {
+                "lanes": [lane["lane_id"] for lane in lanes],
+                "count": CLAIM_POSTS,
+            }
+            until = {"until": now + AHEAD}
+            rows = (await connection.execute(text(_DUE), values | until)).mappings().all()
+            by_lane = {lane["lane_id"]: lane for lane in lanes}
+            late = [row for row in rows if _is_late(row, now, returned_at)]
+            await self._decide(connection, late, by_lane, now)
+            wanted = [row["post_id"] for row in rows if not _is_late(row, now, returned_at)]
+            claim = await connection.execute(text(_CLAIM), {"ids": wanted, "now": now})
+            claimed = {row.post_id for row in claim}
+            await connection.execute(text(_NEXT), values)
+            self._claimed_of = values["lanes"]
+        posts = [
+            due_post(row, by_lane[row["lane_id"]]["labels"], attempt=row["attempt"] + 1)
+            for row in rows
+            if row["post_id"] in claimed
+        ]
+        return Claimed(posts, now, len(rows) == CLAIM_POSTS or len(lanes) == CLAIM_LANES)
+
+    async def _decide(
+        self,
+        connection: AsyncConnection,
+        late: Sequence[Any],
+        lanes: dict[int, Any],
+        now: datetime,
+    ) -> None:
+        """Settle what we were too late for: it expires, or the plan decides."""
+        by_campaign: dict[str, list[Any]] = {}
+        for row in late:
+            by_campaign.setdefault(row["campaign_id"], []).append(row)
+        for campaign_id, rows in by_campaign.items():
+            lane = lanes[rows[0]["lane_id"]]
+            await settle(
+                connection, campaign_id, rows, now=now, plan=_PLAN.validate_python(lane["recovery"]),
+                stopped=lambda row: now - row["due_at"], why="due while the scheduler was away",
+            )  # fmt: skip
+
+    async def claim_stale(self) -> list[DuePost]:
+        """Claim again what somebody claimed and never handed over."""
+        values = {"stale_s": CLAIM_STALE_S, "count": CLAIM_POSTS}
+        async with self.engine.begin() as connection:
+            rows = (await connection.execute(text(_STALE), values)).mappings().all()
+        return [due_post(row, row["labels"], attempt=row["attempt"]) for row in rows]
+
+    async def give_back(self, post_ids: Sequence[str]) -> None:
+        """Let others claim what we claimed and shall not hand over."""
+        async with self.engine.begin() as connection:
+            await connection.execute(
+                text(
+                    "UPDATE posts SET state = 'queued', changed_at = clock_timestamp() "
+                    "WHERE post_id = ANY(:ids) AND state = 'claimed'"
+                ),
+                {"ids": list(post_ids)},
+            )
+            await connection.execute(
+                text(
+                    f"UPDATE lanes l SET next_due_at = {_MIN} WHERE lane_id IN"  # noqa: S608  # Ours.
+                    " (SELECT lane_id FROM posts WHERE post_id = ANY(:ids))"
+                ),
+                {"ids": list(post_ids)},
+            )
 
     async def record_handed(self, post_ids: Sequence[str]) -> None:
         """Write that Kafka acknowledged these."""
-        await self._write(
-            "UPDATE posts SET state = 'handed', changed_at = now() "
-            "WHERE post_id = ANY(:ids) AND state = 'claimed'",
-            ids=list(post_ids),
-        )
+        async with self.engine.begin() as connection:
+            await connection.execute(
+                text(
+                    "UPDATE posts SET state = 'handed', changed_at = clock_timestamp() "
+                    "WHERE post_id = ANY(:ids) AND state = 'claimed'"
+                ),
+                {"ids": list(post_ids)},
+            )
 
-    async def record_outcomes(self, outcomes: Sequence[Outcome], now: datetime) -> None:
+    async def record_outcomes(self, outcomes: Sequence[Outcome]) -> None:
         """Move offers as their outcomes say; again is the same."""
-        async with self.engine.begin() as connection:
-            for outcome in outcomes:
-                await self._record_outcome(connection, outcome, now)
-
-    async def _record_outcome(
-        self, connection: AsyncConnection, outcome: Outcome, now: datetime
-    ) -> None:
-        found = await connection.execute(
-            text("SELECT state, attempt, lane_id FROM posts WHERE post_id = :id FOR UPDATE"),
-            {"id": outcome.post_id},
-        )
-        row = found.one_or_none()
-        state = after(row.state, row.attempt, outcome) if row is not None else None
-        if row is None or state is None:
+        if not outcomes:
             return
-        await connection.execute(
-            text(
-                "UPDATE posts SET state = :state, reason = :reason, changed_at = now(), "
-                "hold_id = COALESCE(:hold_id, hold_id), url = COALESCE(:url, url), "
-                "publication = COALESCE(:publication, publication) WHERE post_id = :id"
-            ),
-            {
-                "state": state,
-                "reason": outcome.reason,
-                "hold_id": outcome.hold_id,
-                "url": outcome.url,
-                "publication": outcome.publication,
-                "id": outcome.post_id,
-            },
-        )
-        if state == "held":  # Its lane may have recovered already, or not know of the hold yet.
-            await connection.execute(
-                text(
-                    "UPDATE lanes l SET state = 'recovering', recovers_at = "
-                    "CAST(:now AS timestamptz) + make_interval(secs => c.quiet_s) "
-                    "FROM campaigns c WHERE c.campaign_id = l.campaign_id "
-                    "AND l.lane_id = :lane AND l.state = 'open'"
-                ),
-                {"now": now, "lane": row.lane_id},
-            )
-
-    async def open_holds(self) -> OpenHolds:
-        """Return the holds as far as this database knows them."""
-        holds = OpenHolds()
-        async with self.engine.connect() as connection:
-            rows = await connection.execute(text("SELECT * FROM holds"))
-            for row in rows:
-                if row.released_at is not None:
-                    released = {
-                        "hold_id": row.hold_id,
-                        "released_at": row.released_at,
-                        "reason": "known",
-                    }
-                    holds.apply(HoldReleased.model_validate(released))
-                elif row.fact is not None:
-                    holds.apply(HoldOpened.model_validate(row.fact))
-        return holds
-
-    async def record_opened(self, hold: HoldOpened) -> int:
-        """Hold the lanes it covers; returns how many. A hold that was released stays released."""
         async with self.engine.begin() as connection:
-            await _lock_holds(connection, shared=False)
-            new = await connection.execute(
-                text(
-                    "INSERT INTO holds (hold_id, fact) VALUES (:id, CAST(:fact AS jsonb)) ON CONFLICT DO NOTHING"
-                ),
-                {"id": hold.hold_id, "fact": hold.model_dump_json()},
-            )
-            if not new.rowcount:
-                return 0
-            rows = await connection.execute(text("SELECT lane_id, labels FROM lanes"))
-            lanes = covered(((row.lane_id, row.labels) for row in rows), hold)
-            await connection.execute(
-                text(
-                    "INSERT INTO lane_holds (lane_id, hold_id) SELECT unnest(CAST(:lanes AS bigint[])), :id"
-                ),
-                {"lanes": lanes, "id": hold.hold_id},
-            )
-            await connection.execute(
-                text(
-                    "UPDATE lanes SET state = 'held', recovers_at = NULL WHERE lane_id = ANY(:lanes)"
-                ),
-                {"lanes": lanes},
-            )
-        return len(lanes)
-
-    async def record_released(self, fact: HoldReleased) -> int:
-        """End a hold; lanes with no other hold begin to recover. Returns how many do."""
-        async with self.engine.begin() as connection:
-            await _lock_holds(connection, shared=False)
-            await connection.execute(
-                text(
-                    "INSERT INTO holds (hold_id, released_at) VALUES (:id, :at) ON CONFLICT (hold_id) "
-                    "DO UPDATE SET released_at = COALESCE(holds.released_at, excluded.released_at)"
-                ),
-                {"id": fact.hold_id, "at": fact.released_at},
-            )
-            freed = await connection.execute(
-                text("DELETE FROM lane_holds WHERE hold_id = :id RETURNING lane_id"),
-                {"id": fact.hold_id},
-            )
-            rows = await connection.execute(
-                text(
-                    "SELECT l.lane_id, c.quiet_s FROM lanes l JOIN campaigns c USING (campaign_id) "
-                    "WHERE l.lane_id = ANY(:lanes) AND NOT EXISTS "
-                    "(SELECT 1 FROM lane_holds h WHERE h.lane_id = l.lane_id)"
-                ),
-                {"lanes": [row.lane_id for row in freed]},
-            )
-            recovering = [
-                {"lane": row.lane_id, "at": recovers_at(fact.released_at, quiet_s=row.quiet_s)}
-                for row in rows
-            ]
-            if recovering:
-                await connection.execute(
-                    text(
-                        "UPDATE lanes SET state = 'recovering', recovers_at = :at WHERE lane_id = :lane"
-                    ),
-                    recovering,
-                )
-        return len(recovering)
-
-    async def recover_lanes(self, now: datetime) -> int:
-        """Open lanes whose quiet period is over, each offer as the recovery decides."""
-        async with self.engine.begin() as connection:
+            ids = sorted({one.post_id for one in outcomes})
             found = await connection.execute(
                 text(
-                    "SELECT lane_id FROM lanes WHERE state = 'recovering' AND recovers_at <= :now "
-                    "ORDER BY recovers_at LIMIT :count FOR UPDATE SKIP LOCKED"
+                    "SELECT post_id, state, attempt, lane_id, cancel_at FROM posts"
+                    " WHERE post_id = ANY(:ids) ORDER BY post_id FOR UPDATE"
                 ),
-                {"now": now, "count": RECOVER_LANES},
+                {"ids": ids},
             )
-            lanes = [row.lane_id for row in found]
-            if not lanes:
-                return 0
-            rows = await connection.execute(
-                text(
-                    "SELECT post_id, due_at, latest_at FROM posts WHERE lane_id = ANY(:lanes) AND "
-                    "(state = 'held' OR (state = 'queued' AND due_at <= :now)) FOR UPDATE"
-                ),
-                {"lanes": lanes, "now": now},
-            )
-            decided = [
-                {
-                    "id": row.post_id,
-                    "state": recover(due_at=row.due_at, latest_at=row.latest_at, now=now),
-                }
-                for row in rows
-            ]
-            if decided:
-                await connection.execute(
-                    text(
-                        "UPDATE posts SET state = :state, changed_at = now(), "
-                        "reason = 'due during a hold' WHERE post_id = :id"
-                    ),
-                    decided,
-                )
-            await connection.execute(
-                text(
-                    "UPDATE lanes SET state = 'open', recovers_at = NULL WHERE lane_id = ANY(:lanes)"
-                ),
-                {"lanes": lanes},
-            )
-        return len(lanes)
-
-    async def _write(self, statement: str, **values: Any) -> None:
-        async with self.engine.begin() as connection:
-            await connection.execute(text(statement), values)
+            known = {row["post_id"]: dict(row) for row in found.mappings()}
+            moved: dict[str, tuple[str, Outcome]] = {}
+            for one in outcomes:
+                row = known.get(one.post_id)
+                if row is None:
+                    continue
+                asked = row["cancel_at"] is not None
+                state = after(row["state"], row["attempt"], one, cancel_asked=asked)
+                if state is not None:
+                    row["state"] = state
+                    moved[one.post_id] = (state, one)
+            await _write_outcomes(connection, moved)
+            await _write_history(connection, [one for one in outcomes if one.post_id in known])
+            held = {known[name]["lane_id"] for name, (state, _) in moved.items() if state == "held"}
+            if held:  # Its lane may have recovered already, or not know of the hold yet.
+                await connection.execute(text(_SENT_BACK), {"lanes": sorted(held)})
 
 
-_EXPIRE = """
-    UPDATE posts p SET state = 'expired', reason = 'too late to be of use', changed_at = now()
-    WHERE post_id IN (
-        SELECT e.post_id FROM lanes l CROSS JOIN LATERAL (
-            SELECT post_id FROM posts WHERE lane_id = l.lane_id AND state = 'queued'
-            AND due_at <= :now AND latest_at <= :now LIMIT :count FOR UPDATE SKIP LOCKED
-        ) e WHERE l.state = 'open' LIMIT :count
-    )
-"""
-
-
-async def lane_of(connection: AsyncConnection, campaign_id: str, labels: dict[str, str]) -> int:
-    """Return the lane of these labels, made under the holds that are open."""
-    key = lane_key(labels)
-    find = text("SELECT lane_id FROM lanes WHERE campaign_id = :campaign AND lane_key = :key")
-    values = {"campaign": campaign_id, "key": key}
-    known = (await connection.execute(find, values)).scalar_one_or_none()
-    if known is not None:
-        return int(known)
-    await _lock_holds(connection, shared=True)
-    rows = await connection.execute(
-        text("SELECT fact FROM holds WHERE released_at IS NULL AND fact IS NOT NULL")
-    )
-    holding = held_by(labels, [HoldOpened.model_validate(row.fact) for row in rows])
-    made = await connection.execute(
-        text(
-            "INSERT INTO lanes (campaign_id, labels, lane_key, state) "
-            "VALUES (:campaign, CAST(:key AS jsonb), :key, :state) "
-            "ON CONFLICT (campaign_id, lane_key) DO NOTHING RETURNING lane_id"
-        ),
-        values | {"state": "held" if holding else "open"},
-    )
-    lane = made.scalar_one_or_none()
-    if lane is None:  # Somebody else made it in this moment.
-        return int((await connection.execute(find, values)).scalar_one())
-    if holding:
-        await connection.execute(
-            text("INSERT INTO lane_holds (lane_id, hold_id) VALUES (:lane, :hold)"),
-            [{"lane": lane, "hold": hold_id} for hold_id in holding],
+async def settle(
+    connection: AsyncConnection,
+    campaign_id: str,
+    rows: Sequence[Any],
+    *,
+    now: datetime,
+    plan: Plan,
+    stopped: Callable[[Any], timedelta],
+    why: str,
+) -> list[Decision]:
+    """Decide for offers of one campaign that could not go out, and write it."""
+    slots = await _slots(connection, campaign_id, now) if plan.plan == "spread" else Slots(now)
+    before = slots.next_at
+    decided = [
+        recover(
+            due_at=row["due_at"], latest_at=row["latest_at"], now=now, plan=plan,
+            stopped=stopped(row), slots=slots, why=why,
         )
-    return int(lane)
-
-
-async def _lock_holds(connection: AsyncConnection, *, shared: bool) -> None:
-    how = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
-    await connection.execute(text(f"SELECT {how}(:key)"), {"key": HOLDS_LOCK})
-
-
-def _due(row: Any) -> DuePost:
-    post = Post(
-        post_id=row["post_id"],
-        kind="offer",
-        account=row["account"],
-        text=row["text"],
-        labels=row["labels"],
-        language=row["language"],
-        due_at=row["due_at"],
-        latest_at=row["latest_at"],
-        campaign_id=row["campaign_id"],
+        for row in rows
+    ]  # fmt: skip
+    await connection.execute(
+        text(_DECIDED),
+        {
+            "now": now,
+            "ids": [row["post_id"] for row in rows],
+            "states": [one.state for one in decided],
+            "due": [one.due_at for one in decided],
+            "latest": [one.latest_at for one in decided],
+            "reasons": [one.reason for one in decided],
+        },
     )
-    return DuePost(post=post, attempt=row["attempt"])
+    if slots.next_at != before:
+        await connection.execute(
+            text("UPDATE campaigns SET next_slot_at = :at WHERE campaign_id = :id"),
+            {"at": slots.next_at, "id": campaign_id},
+        )
+    return decided
+
+
+async def _slots(connection: AsyncConnection, campaign_id: str, now: datetime) -> Slots:
+    statement = "SELECT next_slot_at FROM campaigns WHERE campaign_id = :id FOR UPDATE"
+    row = (await connection.execute(text(statement), {"id": campaign_id})).one()
+    return Slots(row.next_slot_at or now)
+
+
+async def _write_outcomes(
+    connection: AsyncConnection, moved: dict[str, tuple[str, Outcome]]
+) -> None:
+    if not moved:
+        return
+    ones = [one for _, one in moved.values()]
+    await connection.execute(
+        text(_OUTCOMES),
+        {
+            "ids": list(moved),
+            "states": [state for state, _ in moved.values()],
+            "reasons": [one.reason for one in ones],
+            "holds": [one.hold_id for one in ones],
+            "urls": [one.url for one in ones],
+            "publications": [one.publication for one in ones],
+        },
+    )
+
+
+async def _write_history(connection: AsyncConnection, outcomes: Sequence[Outcome]) -> None:
+    await connection.execute(
+        text(_HISTORY),
+        {
+            "ids": [one.post_id for one in outcomes],
+            "attempts": [one.attempt for one in outcomes],
+            "results": [one.result for one in outcomes],
+            "times": [one.at for one in outcomes],
+            "reasons": [one.reason for one in outcomes],
+            "holds": [one.hold_id for one in outcomes],
+            "fences": [one.fence for one in outcomes],
+            "publications": [one.publication for one in outcomes],
+        },
+    )
+
+
+def _is_late(row: Any, now: datetime, returned_at: datetime) -> bool:
+    """Say whether it should have gone out while nobody was there, or is of no use any more."""
+    return bool(max(row["due_at"], row["ready_at"]) < returned_at or row["latest_at"] <= now)
+
+
+def due_post(row: Any, labels: dict[str, str], *, attempt: int) -> DuePost:
+    """Return a row of the queue as it is handed over; what it holds was checked when it was written."""
+    post = Post.model_validate(
+        {
+            "post_id": row["post_id"],
+            "kind": "offer",
+            "account": row["account"],
+            "text": row["text"],
+            "labels": labels,
+            "language": row["language"],
+            "due_at": row["due_at"],
+            "latest_at": row["latest_at"],
+            "campaign_id": row["campaign_id"],
+            "media": row["media"],
+            "card": row["card"],
+        }
+    )
+    return DuePost(post=post, attempt=attempt)

@@ -4,30 +4,41 @@
 | --- | --- | --- |
 | ops.holds | `on_holds` | all of it, without a group: lanes are held and released |
 | posts.outcomes | `on_outcomes` | offers move as their outcomes say |
+| channels.accounts | `on_accounts` | what each account takes, for offers as they are written |
 """
 
 from __future__ import annotations
 
 import asyncio
+import heapq
 from collections.abc import Collection, Sequence
+from datetime import datetime
 from typing import Final
 
 import structlog
 from aiokafka import TopicPartition
 from faststream.kafka import KafkaBroker
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Histogram
 from sqlalchemy.exc import SQLAlchemyError
 
 from schemas import envelope
+from schemas.channels import ChannelAccount
 from schemas.holds import HoldOpened, HoldReleased, OpenHolds
 from schemas.posts import DuePost, Outcome
-from schemas.topics import DUE, FENCE_KEY, HOLDS, OUTCOMES, dead_letters_of, key_of
+from schemas.topics import ACCOUNTS, DUE, FENCE_KEY, HOLDS, OUTCOMES, dead_letters_of, key_of
 from services.kit import broker as kafka
 from services.kit.telemetry import Clock, trace_id
-from services.scheduler.store import CLAIM_POSTS, Store
+from services.scheduler.lane_store import LaneStore
+from services.scheduler.store import Store
 
 GROUP: Final = "scheduler"
 TICK_S: Final = 0.1
+PULSE_S: Final = 5.0
+LOOK_S: Final = 30.0  # For next times that a crash has lost.
+CLAIMED_MOST: Final = 5_000  # In hand: above it the queue rests.
+HAND_POSTS: Final = 500
+RECORD_S: Final = 0.05
+BUCKETS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
 RETRY_S: Final = 1.0
 COMMIT_EVERY_S: Final = 1.0
 SOURCE: Final = "/scheduler"
@@ -35,27 +46,40 @@ log = structlog.get_logger()
 
 
 class Stream:
-    """The scheduler's consumers, and the loop that hands over what is due."""
+    """The scheduler's consumers, and the loops that hand over what is due."""
 
     def __init__(
         self,
         broker: KafkaBroker,
         store: Store,
+        lanes: LaneStore,
         *,
         instance: str,
         clock: Clock,
         registry: CollectorRegistry,
         crash: kafka.Crash,
     ) -> None:
-        self.broker, self.store, self.clock = broker, store, clock
+        self.broker, self.store, self.lanes, self.clock = broker, store, lanes, clock
         self.holds = OpenHolds()
+        self.accounts: dict[str, ChannelAccount] = {}
         self.assigned_once = False
         self._offsets: dict[int, int] = {}
+        self._claimed: list[tuple[float, int, DuePost]] = []  # A heap, by when each is due here.
+        self._number = 0
+        self._handed: list[str] = []
+        self._bell = asyncio.Event()
         self.handed = Counter("interlock_handed_total", "Offers handed over.", registry=registry)
+        self.lateness = Histogram(
+            "interlock_lateness_seconds",
+            "From an offer's due time until Kafka has it.",
+            buckets=BUCKETS,
+            registry=registry,
+        )
         self.taken = Counter(
             "interlock_outcomes_taken_total", "Outcomes read.", ["result"], registry=registry
         )
         self.holds_view = kafka.subscribe(broker, HOLDS.name, self.on_holds, view=True, crash=crash)
+        kafka.subscribe(broker, ACCOUNTS.name, self.on_accounts, view=True, crash=crash)
         self.outcomes = kafka.subscribe(
             broker,
             OUTCOMES.name,
@@ -71,43 +95,113 @@ class Stream:
 
     async def start(self) -> None:
         """Begin with the holds that the database knows, so that history costs no writes."""
-        self.holds = await self.store.open_holds()
+        self.holds = await self.lanes.open_holds()
         await self.broker.start()
 
-    async def keep_handing_over(self) -> None:
-        """Claim what is due and hand it to the publisher, ten times a second, for ever."""
+    async def stop(self) -> None:
+        """Give back what was claimed and not handed over."""
+        await self._record_handed()
+        await self.store.give_back([due.post.post_id for _, _, due in self._claimed])
+
+    async def keep_claiming(self) -> None:
+        """Claim what falls due within a second, ten times a second, for ever."""
+        returned_at, pulse_s, look_s = await self.store.pulse(), self.clock.monotonic_s(), 0.0
         while True:
+            now_s = self.clock.monotonic_s()
             try:
-                await self.store.recover_lanes(self.clock.now())
-                due = await self.store.claim_due(self.clock.now())
-                await self._emit_due(due)
+                if now_s - pulse_s > PULSE_S:
+                    returned_at, pulse_s = await self.store.pulse(), now_s
+                    self._claim(await self.store.claim_stale(), None)
+                is_full = await self._claim_some(returned_at)
+                await self.store.look(everywhere=now_s - look_s > LOOK_S)
+                look_s = now_s if now_s - look_s > LOOK_S else look_s
+                is_full |= await self.lanes.recover_lanes()
             except (SQLAlchemyError, OSError) as error:
                 log.error("the queue does not answer", error=str(error))
                 await asyncio.sleep(RETRY_S)
                 continue
-            if len(due) < CLAIM_POSTS:
-                await asyncio.sleep(TICK_S)
+            await asyncio.sleep(0 if is_full else TICK_S)
 
-    async def _emit_due(self, due: list[DuePost]) -> None:
-        if not due:
-            return
-        acks = []
-        for post in due:
+    async def _claim_some(self, returned_at: datetime) -> bool:
+        if len(self._claimed) > CLAIMED_MOST:
+            return False
+        found = await self.store.claim_due(returned_at)
+        if found is None:
+            return False
+        self._claim(found.posts, found.now)
+        return found.is_full
+
+    def _claim(self, posts: list[DuePost], now: datetime | None) -> None:
+        """Keep claimed offers until they are due, by the database's clock as it was `now`."""
+        now_s = self.clock.monotonic_s()
+        for due in posts:
+            wait_s = 0.0 if now is None else (due.post.due_at - now).total_seconds()
+            self._number += 1
+            heapq.heappush(self._claimed, (now_s + wait_s, self._number, due))
+        if posts:
+            self._bell.set()
+
+    async def keep_handing_over(self) -> None:
+        """Hand claimed offers to the publisher, each when it is due, for ever."""
+        while True:
+            now_s = self.clock.monotonic_s()
+            due: list[tuple[float, int, DuePost]] = []
+            while self._claimed and self._claimed[0][0] <= now_s and len(due) < HAND_POSTS:
+                due.append(heapq.heappop(self._claimed))
+            if due:
+                await self._emit(due)
+                continue
+            self._bell.clear()
+            wait_s = self._claimed[0][0] - now_s if self._claimed else None
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._bell.wait()
+            except TimeoutError:
+                continue
+
+    async def _emit(self, due: list[tuple[float, int, DuePost]]) -> None:
+        acks, at = [], self.clock.now()
+        for _, _, post in due:
             traceparent = envelope.new_traceparent()
             headers = envelope.write_headers(
                 post,
                 event_id=f"{post.post.post_id}-{post.attempt}",
                 source=SOURCE,
                 traceparent=traceparent,
-                at=self.clock.now(),
+                at=at,
             )
             value = envelope.write_value(post)
             key = key_of(post)
             acks.append(await kafka.emit(self.broker, DUE.name, value, headers=headers, key=key))
-            log.info("due", post=post.post.post_id, account=key, trace=trace_id(traceparent))
+            log.debug("due", post=post.post.post_id, account=key, trace=trace_id(traceparent))
         await asyncio.gather(*acks)
-        await self.store.record_handed([post.post.post_id for post in due])
+        now_s = self.clock.monotonic_s()
+        for due_s, _, _ in due:
+            self.lateness.observe(max(0.0, now_s - due_s))
+        self._handed += [post.post.post_id for _, _, post in due]
         self.handed.inc(len(due))
+
+    async def keep_recording(self) -> None:
+        """Write what was handed over, a few times a second, for ever."""
+        while True:
+            await asyncio.sleep(RECORD_S)
+            try:
+                await self._record_handed()
+            except (SQLAlchemyError, OSError) as error:
+                log.error("the queue does not answer", error=str(error))
+
+    async def _record_handed(self) -> None:
+        handed = self._handed[:]
+        if handed:
+            await self.store.record_handed(handed)
+            del self._handed[: len(handed)]
+
+    async def on_accounts(self, records: Sequence[kafka.Record]) -> None:
+        for record in records:
+            found = envelope.read(record.headers, record.value, allowed=(ChannelAccount,))
+            if isinstance(found, envelope.Envelope):
+                assert isinstance(found.record, ChannelAccount)
+                self.accounts[found.record.account] = found.record
 
     async def on_holds(self, records: Sequence[kafka.Record]) -> None:
         for record in records:
@@ -125,9 +219,9 @@ class Stream:
         while True:
             try:
                 if isinstance(fact, HoldOpened):
-                    lanes = await self.store.record_opened(fact)
+                    lanes = await self.lanes.record_opened(fact)
                 else:
-                    lanes = await self.store.record_released(fact)
+                    lanes = await self.lanes.record_released(fact)
             except (SQLAlchemyError, OSError) as error:
                 log.error("the queue does not answer", error=str(error))
                 await asyncio.sleep(RETRY_S)
@@ -150,7 +244,7 @@ class Stream:
                 outcomes.append(found.record)
         while True:
             try:
-                await self.store.record_outcomes(outcomes, self.clock.now())
+                await self.store.record_outcomes(outcomes)
                 break
             except (SQLAlchemyError, OSError) as error:
                 log.error("the queue does not answer", error=str(error))

@@ -12,6 +12,7 @@ import pytest
 from fastapi import FastAPI, Response
 
 from ops.embedded.system import System
+from schemas.channels import MediaLimit
 from schemas.posts import MOST_MEDIA, Card, Media, Post
 from services.kit import database
 from services.kit.outbound import Forbidden, is_public, new_client
@@ -20,7 +21,7 @@ from services.publisher.channels import NotSent, Refused
 from services.publisher.channels.feed import Feed
 from services.publisher.channels.pictures import Pictures
 from services.publisher.gate import Cleared, TooLate
-from services.publisher.ledger import Capabilities, MediaLimit, refusal
+from services.publisher.ledger import Capabilities, refusal
 from services.publisher.page_store import PageStore
 from services.publisher.store import SCHEMA
 from tests.builders import a_post

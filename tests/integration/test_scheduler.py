@@ -31,10 +31,10 @@ def test_after_a_hold_stale_offers_expire_past_due_ones_are_reviewed_and_the_res
     hold_id = journey.hold(f'{{network="{journey.network}"}}')
     wait_for("the hold", lambda: hold_id in journey.publisher.get("/v1/gate").json()["open_holds"])
     campaign = journey.campaign()
-    stale, due, later = journey.offers(
-        campaign, {"due_at": soon(-60), "latest_at": soon(-1)}, {}, {"due_at": soon(4)}
-    )
-    for post_id in (stale, due, later):
+    (later,) = journey.offers(campaign, {"due_at": soon(4)})
+    journey.wait_state(later, "held")  # The queue has heard of the hold.
+    stale, due = journey.offers(campaign, {"due_at": soon(-60), "latest_at": soon(-1)}, {})
+    for post_id in (stale, due):
         journey.wait_state(post_id, "held")
     journey.release(hold_id)
     journey.wait_state(due, "review")

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas.channels import TextLimit, fits, length
 from services.publisher.backoff import LAST_RETRY_S, backoff_s
 from services.publisher.channels.bluesky import facets, record_key
 from services.publisher.circuit import (
@@ -19,7 +20,7 @@ from services.publisher.circuit import (
     wait_s,
 )
 from services.publisher.rates import Go, Purpose, Rate, Told, Wait, heard, take
-from services.publisher.texts import TextLimit, fits, length, parts
+from services.publisher.texts import parts
 from tests.builders import AT, a_post
 
 IN_A_MINUTE = AT + timedelta(minutes=1)

@@ -10,26 +10,71 @@ import pytest
 from schemas.posts import Result
 from services.scheduler.lanes import covered, held_by, lane_key
 from services.scheduler.life import State, after
-from services.scheduler.recovery import latest_of, recover, recovers_at
+from services.scheduler.recovery import (
+    Decision,
+    Expire,
+    Plan,
+    Resume,
+    Review,
+    Shift,
+    Slots,
+    Spread,
+    latest_of,
+    recover,
+    recovers_at,
+)
 from tests.builders import AT, a_hold, an_outcome
 
 MINUTE = timedelta(minutes=1)
 
 
 @pytest.mark.parametrize(
-    ("due", "latest", "decision"),
+    ("plan", "due", "latest", "state", "then"),
     [
-        (-10, -1, "expired"),
-        (-10, 0, "expired"),
-        (-10, 1, "review"),
-        (0, 1, "review"),
-        (1, 2, "queued"),
+        (Review(), -10, -1, "expired", -10),
+        (Review(), -10, 0, "expired", -10),
+        (Review(), -10, 1, "review", -10),
+        (Review(), 0, 1, "review", 0),
+        (Review(), 1, 2, "queued", 1),
+        (Resume(plan="resume"), -10, 1, "queued", 0),
+        (Resume(plan="resume"), -10, 0, "expired", -10),
+        (Resume(plan="resume"), 5, 9, "queued", 5),
+        (Expire(plan="expire", after_s=300), -4, 9, "queued", 0),
+        (Expire(plan="expire", after_s=300), -6, 9, "expired", -6),
+        (Shift(plan="shift"), -10, -5, "queued", 20),
+        (Shift(plan="shift"), 5, 9, "queued", 35),
+        (Shift(plan="shift"), -40, -35, "expired", -10),
+        (Shift(plan="shift"), -40, -5, "queued", 0),
     ],
 )
-def test_after_a_hold_stale_offers_expire_past_due_ones_wait_and_the_rest_go_on(
-    due: int, latest: int, decision: str
+def test_the_plan_decides_of_what_was_due_during_a_stop_of_half_an_hour(
+    plan: Plan, due: int, latest: int, state: str, then: int
 ) -> None:
-    assert recover(due_at=AT + due * MINUTE, latest_at=AT + latest * MINUTE, now=AT) == decision
+    decided = a_decision(plan, due=due, latest=latest)
+    assert (decided.state, decided.due_at) == (state, AT + then * MINUTE)
+
+
+def a_decision(plan: Plan, *, due: int, latest: int, slots: Slots | None = None) -> Decision:
+    return recover(
+        due_at=AT + due * MINUTE, latest_at=AT + latest * MINUTE, now=AT, plan=plan,
+        stopped=30 * MINUTE, slots=slots or Slots(AT), why="due during a stop",
+    )  # fmt: skip
+
+
+def test_spread_sends_one_behind_the_other_and_none_of_them_too_late() -> None:
+    slots, plan = Slots(AT), Spread(plan="spread", per_hour=60)
+    decided = [a_decision(plan, due=-5, latest=3, slots=slots) for _ in range(5)]
+    assert [one.due_at for one in decided] == [AT + n * MINUTE for n in range(5)]
+    assert [one.state for one in decided] == ["queued"] * 3 + ["expired"] * 2
+
+
+@pytest.mark.parametrize("plan", [Review(), Resume(plan="resume"), Shift(plan="shift"),
+                                  Spread(plan="spread", per_hour=1), Expire(plan="expire", after_s=1)])  # fmt: skip
+def test_whatever_the_plan_nothing_goes_out_behind_its_latest_useful_time(plan: Plan) -> None:
+    for latest in range(-60, 60, 7):
+        for due in range(latest - 50, latest, 7):
+            one = a_decision(plan, due=due, latest=latest)
+            assert one.state != "queued" or max(one.due_at, AT) < one.latest_at
 
 
 def test_a_lane_recovers_after_the_quiet_period() -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from schemas.channels import TextLimit, fits, length
 from schemas.posts import Post
 from services.publisher.gate import Cleared
 from services.publisher.ledger import Capabilities
 from services.publisher.rates import Told
-from services.publisher.texts import TextLimit, fits, length, parts
+from services.publisher.texts import parts
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from typing import Any, Final
 import httpx
 import regex
 
+from schemas.channels import LINK, MediaLimit, TextLimit
 from schemas.posts import Post
 from services.kit.telemetry import Clock
 from services.publisher.accounts import BlueskyAccount
@@ -38,9 +39,8 @@ from services.publisher.channels import (
 from services.publisher.channels.http import ask, failure, new_client, told_by
 from services.publisher.channels.pictures import Picture, Pictures
 from services.publisher.gate import Cleared
-from services.publisher.ledger import Capabilities, MediaLimit
+from services.publisher.ledger import Capabilities
 from services.publisher.rates import Told
-from services.publisher.texts import LINK, TextLimit
 
 CONNECTIONS: Final = 4
 COLLECTION: Final = "app.bsky.feed.post"

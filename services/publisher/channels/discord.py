@@ -21,6 +21,7 @@ from typing import Any
 
 import httpx
 
+from schemas.channels import MediaLimit, TextLimit
 from schemas.posts import Post
 from services.kit.telemetry import Clock
 from services.publisher.accounts import DiscordAccount
@@ -28,9 +29,8 @@ from services.publisher.channels import Publication, Retracted, texts_of
 from services.publisher.channels.http import ask, new_client, told_by
 from services.publisher.channels.pictures import Picture, Pictures, as_it_is
 from services.publisher.gate import Cleared
-from services.publisher.ledger import Capabilities, MediaLimit
+from services.publisher.ledger import Capabilities
 from services.publisher.rates import Told
-from services.publisher.texts import TextLimit
 
 NONCE_S = 120.0
 NONCE_CHARS = 25

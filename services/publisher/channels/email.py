@@ -18,13 +18,14 @@ from typing import Final, Protocol
 
 import aiosmtplib
 
+from schemas.channels import MediaLimit
 from schemas.posts import Post
 from services.kit.telemetry import Clock
 from services.publisher.accounts import EmailAccount, Smtp
 from services.publisher.channels import NotSent, Partly, Publication, Refused, Retracted, Uncertain
 from services.publisher.channels.pictures import Picture, Pictures, as_it_is
 from services.publisher.gate import Cleared
-from services.publisher.ledger import Capabilities, MediaLimit
+from services.publisher.ledger import Capabilities
 from services.publisher.mail_store import Delivered, Subscriber
 from services.publisher.page import concerns
 from services.publisher.texts import first_line

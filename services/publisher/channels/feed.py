@@ -8,11 +8,12 @@ from typing import Protocol
 
 from sqlalchemy.exc import DBAPIError, OperationalError
 
+from schemas.channels import MediaLimit
 from schemas.posts import Post
 from services.kit.telemetry import Clock
 from services.publisher.channels import NotSent, Publication, Retracted, Unknown
 from services.publisher.gate import Cleared
-from services.publisher.ledger import Capabilities, MediaLimit
+from services.publisher.ledger import Capabilities
 
 _MEDIA = MediaLimit(
     most=4, bytes=0, alt=1_000

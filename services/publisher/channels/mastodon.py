@@ -24,6 +24,7 @@ from typing import Any
 
 import httpx
 
+from schemas.channels import MediaLimit, TextLimit
 from schemas.posts import Post
 from services.kit.telemetry import Clock
 from services.publisher.accounts import MastodonAccount
@@ -31,9 +32,8 @@ from services.publisher.channels import NotSent, Publication, Retracted, texts_o
 from services.publisher.channels.http import ask, new_client, told_by
 from services.publisher.channels.pictures import Picture, Pictures
 from services.publisher.gate import Cleared
-from services.publisher.ledger import Capabilities, MediaLimit
+from services.publisher.ledger import Capabilities
 from services.publisher.rates import Told
-from services.publisher.texts import TextLimit
 
 IDEMPOTENT_S = 3_600 - 60  # By our clock and theirs.
 LINK_CHARS = 23

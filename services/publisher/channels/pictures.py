@@ -13,10 +13,10 @@ from typing import Any, Final
 
 import httpx
 
+from schemas.channels import MediaLimit
 from schemas.posts import Media, Post
 from services.kit import outbound
 from services.publisher.channels import NotSent, Refused, Unknown
-from services.publisher.ledger import MediaLimit
 
 KEPT: Final = 1_000  # Of posts: as many as may wait on one account.
 FETCH_S: Final = 30.0

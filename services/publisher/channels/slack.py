@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
+from schemas.channels import MediaLimit, TextLimit
 from schemas.posts import Post
 from services.kit.telemetry import Clock
 from services.publisher.accounts import SlackAccount
@@ -26,8 +27,7 @@ from services.publisher.channels import (
 )
 from services.publisher.channels.http import ask, new_client
 from services.publisher.gate import Cleared
-from services.publisher.ledger import Capabilities, MediaLimit
-from services.publisher.texts import TextLimit
+from services.publisher.ledger import Capabilities
 
 CONNECTIONS: Final = 4
 NEWEST: Final = 100

@@ -15,6 +15,7 @@ from typing import Any, Final
 import httpx
 
 from schemas.base import Severity
+from schemas.channels import TextLimit
 from schemas.labels import covers
 from schemas.posts import Post
 from services.kit.telemetry import Clock
@@ -23,7 +24,7 @@ from services.publisher.channels import Publication, Refused, Retracted
 from services.publisher.channels.http import ask, new_client
 from services.publisher.gate import Cleared
 from services.publisher.ledger import Capabilities
-from services.publisher.texts import TextLimit, first_line
+from services.publisher.texts import first_line
 
 CONNECTIONS: Final = 2
 NEWEST: Final = 100

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from typing import Final
 
+from schemas.channels import MediaLimit, TextLimit
 from services.kit.telemetry import Clock
 from services.publisher.accounts import TeamsAccount
 from services.publisher.channels import Publication, Refused, Retracted, texts_of
 from services.publisher.channels.http import ask, new_client
 from services.publisher.gate import Cleared
-from services.publisher.ledger import Capabilities, MediaLimit
-from services.publisher.texts import TextLimit
+from services.publisher.ledger import Capabilities
 
 CONNECTIONS: Final = 2
 _LIMIT: Final = TextLimit(most=20_000, unit="utf16", bytes=24_000)

@@ -14,14 +14,14 @@ from typing import Any, Final
 
 import httpx
 
+from schemas.channels import MediaLimit, TextLimit
 from services.kit.telemetry import Clock
 from services.publisher.accounts import TelegramAccount
 from services.publisher.channels import Publication, Refused, Retracted, texts_of
 from services.publisher.channels.http import TOO_MANY, ask, new_client
 from services.publisher.gate import Cleared
-from services.publisher.ledger import Capabilities, MediaLimit
+from services.publisher.ledger import Capabilities
 from services.publisher.rates import Told
-from services.publisher.texts import TextLimit
 
 CONNECTIONS: Final = 4
 _LIMIT: Final = TextLimit(most=4_096, unit="utf16")

@@ -13,12 +13,13 @@ import json
 import math
 from typing import Any
 
+from schemas.channels import MediaLimit
 from services.kit.telemetry import Clock
 from services.publisher.accounts import WebhookAccount
 from services.publisher.channels import Publication, Retracted
 from services.publisher.channels.http import ask, new_client
 from services.publisher.gate import Cleared
-from services.publisher.ledger import Capabilities, MediaLimit
+from services.publisher.ledger import Capabilities
 
 CONNECTIONS = 32
 _MEDIA = MediaLimit(most=4, bytes=0, alt=1_000)  # The receiver is told where they are.

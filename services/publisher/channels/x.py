@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 import httpx
 from oauthlib.oauth1 import Client
 
+from schemas.channels import MediaLimit, TextLimit
 from services.kit.telemetry import Clock
 from services.publisher.accounts import XAccount
 from services.publisher.channels import (
@@ -28,9 +29,8 @@ from services.publisher.channels import (
 from services.publisher.channels.http import ask, new_client, told_by
 from services.publisher.channels.pictures import Picture, Pictures
 from services.publisher.gate import Cleared
-from services.publisher.ledger import Capabilities, MediaLimit
+from services.publisher.ledger import Capabilities
 from services.publisher.rates import Told
-from services.publisher.texts import TextLimit
 
 CONNECTIONS: Final = 4
 _LIMIT: Final = TextLimit(most=280, unit="weighted", link=23)

@@ -1,0 +1,213 @@
+"""What marketing sends and is answered: campaigns and offers, checked and spread out. Pure.
+
+One body may mean many offers: each account it names, and each time its rule gives, has one of its own.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, time
+from typing import Annotated, Literal, Self
+from zoneinfo import ZoneInfo
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from schemas.base import Id, Instant, Language, Text, Title
+from schemas.labels import Labels
+from schemas.policies import Zone
+from schemas.posts import MOST_MEDIA, Account, Card, Media
+from services.scheduler import campaign_life
+from services.scheduler.life import State
+from services.scheduler.recovery import USEFUL_S, Plan, Review
+from services.scheduler.slots import Frame, Hours
+
+BATCH_POSTS = 1_000
+DAY_S = 86_400
+
+
+class _Body(BaseModel):
+    """What a caller sends: a field that is unknown is refused by its name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DailyHours(_Body):
+    """From one time of the day, until before the other, in the campaign's zone."""
+
+    begin: Annotated[time, Field(examples=["08:00"])]
+    end: Annotated[time, Field(examples=["20:00"])]
+
+    @model_validator(mode="after")
+    def _is_a_span(self) -> Self:
+        if self.begin == self.end:
+            raise ValueError(
+                "begin and end are the same: leave the hours out to allow all of the day"
+            )
+        return self
+
+
+class CampaignChange(_Body):
+    """Some of a campaign."""
+
+    name: Title = "campaign"
+    labels: Labels = {}
+    accounts: tuple[Account, ...] = Field(default=(), max_length=50)
+    time_zone: Zone = "UTC"
+    begins_at: Instant | None = None
+    ends_at: Instant | None = None
+    hours: DailyHours | None = None
+    per_hour: float | None = Field(default=None, gt=0, le=3_600, description="of `slot: next`")
+    priority: int = Field(default=0, ge=-10, le=10, description="what goes first where all are due")
+    recovery: Plan = Review()
+    quiet_s: int = Field(default=300, ge=0, le=DAY_S, description="quiet period after a hold")
+    useful_s: int = Field(default=USEFUL_S, ge=1, le=30 * DAY_S, description="how long an offer is")
+    budget: int | None = Field(default=None, ge=1, description="of posts")
+    needs_approval: bool = Field(default=False, description="nobody's offers go out unread")
+
+
+class CampaignBody(CampaignChange):
+    """A campaign. It runs at once unless `draft` is said."""
+
+    name: Title
+    draft: bool = False
+
+
+class PostChange(_Body):
+    """Some of an offer."""
+
+    text: Text = "offer"
+    due_at: Instant | None = None
+    latest_at: Instant | None = None
+    language: Language | None = None
+    labels: Labels = {}
+    media: tuple[Media, ...] = Field(default=(), max_length=MOST_MEDIA)
+    card: Card | None = None
+
+
+class PostBody(_Body):
+    """An offer, on one account or several, at one time or at each of a rule.
+
+    Without an account it goes to the campaign's. `variants` are the words for an account of its own.
+    `slot: next` is the next time that the campaign's hours and drip leave free.
+    """
+
+    account: Account | None = None
+    accounts: tuple[Account, ...] = Field(default=(), max_length=50)
+    text: Text
+    variants: dict[Account, Text] = {}
+    due_at: Instant | None = None
+    slot: Literal["next"] | None = None
+    recurring: str | None = Field(
+        default=None, max_length=500, examples=["FREQ=WEEKLY;BYDAY=MO,TH;COUNT=8"],
+        description="RFC 5545 RRULE, from due_at on, in the campaign's zone",
+    )  # fmt: skip
+    latest_at: Instant | None = None
+    language: Language | None = None
+    labels: Labels = {}
+    media: tuple[Media, ...] = Field(default=(), max_length=MOST_MEDIA)
+    card: Card | None = None
+    external_id: Id | None = None
+
+    @model_validator(mode="after")
+    def _one_time(self) -> Self:
+        if (self.due_at is None) == (self.slot is None):
+            raise ValueError("due_at: either it, or slot")
+        if self.recurring and self.due_at is None:
+            raise ValueError("recurring: due_at says its first time")
+        if self.account and self.accounts:
+            raise ValueError("accounts: either it, or account")
+        return self
+
+    def on(self, campaign_accounts: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the accounts it goes to."""
+        return (self.account,) if self.account else self.accounts or campaign_accounts
+
+
+PostBodies = Annotated[
+    list[PostBody],
+    BeforeValidator(lambda value: value if isinstance(value, list) else [value]),
+    Field(min_length=1, max_length=BATCH_POSTS),
+]
+"""One offer, or a list of them."""
+
+
+class Comment(_Body):
+    """Why."""
+
+    comment: str = Field(default="", max_length=1_000)
+
+
+class Decision(Comment):
+    """What a person decides for offers that wait; `spread_s`: that much apart, from now on."""
+
+    decision: Literal["approve", "reject"]
+    post_ids: tuple[Id, ...] = Field(min_length=1, max_length=BATCH_POSTS)
+    spread_s: float = Field(default=0, ge=0, le=DAY_S)
+
+
+class Campaign(BaseModel):
+    """A campaign as it stands."""
+
+    campaign_id: str
+    name: str
+    state: campaign_life.State
+    version: int
+    labels: dict[str, str]
+    accounts: list[str]
+    time_zone: str
+    begins_at: datetime | None
+    ends_at: datetime | None
+    hours: DailyHours | None
+    per_hour: float | None
+    priority: int
+    recovery: Plan
+    quiet_s: int
+    useful_s: int
+    budget: int | None
+    needs_approval: bool
+    author: str
+    approver: str | None
+    created_at: datetime
+    changed_at: datetime
+    counts: dict[str, int] = {}
+
+    @property
+    def frame(self) -> Frame:
+        hours = Hours(begin=self.hours.begin, end=self.hours.end) if self.hours else None
+        return Frame(
+            zone=ZoneInfo(self.time_zone), begins_at=self.begins_at, ends_at=self.ends_at,
+            hours=hours, per_hour=self.per_hour,
+        )  # fmt: skip
+
+
+class PostView(BaseModel):
+    """An offer as it stands. `warnings` are what its author should know."""
+
+    post_id: str
+    campaign_id: str
+    account: str
+    text: str
+    language: str | None
+    labels: dict[str, str]
+    due_at: datetime
+    latest_at: datetime
+    state: State
+    version: int
+    attempt: int
+    reason: str
+    hold_id: str | None
+    publication: str | None
+    url: str | None
+    author: str
+    approver: str | None
+    external_id: str | None
+    media: list[Media]
+    card: Card | None
+    cancel_at: datetime | None
+    warnings: list[str] = []
+
+
+class Page(BaseModel):
+    """Some posts; `next` is the cursor of the next page, absent on the last."""
+
+    posts: list[PostView]
+    next: str | None = None

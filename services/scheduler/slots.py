@@ -1,0 +1,117 @@
+"""When offers may go out: a campaign's window, its daily hours, its drip, and rules that recur. Pure.
+
+A rule is an RFC 5545 RRULE; its times are wall-clock times of the campaign's zone. A time that the change
+to summer time leaves out is taken with the offset before the gap, and one that comes twice is the first
+(RFC 5545, 3.3.5). Nothing is left out, nothing comes twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
+from typing import Final
+from zoneinfo import ZoneInfo
+
+from dateutil.rrule import rrule, rrulestr
+
+MOST_TIMES: Final = 1_000
+DAYS_AHEAD: Final = 400
+DAY: Final = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hours:
+    """Daily hours, in wall-clock time: from one, until before the other."""
+
+    begin: time
+    end: time
+
+    def has(self, at: time) -> bool:
+        if self.begin < self.end:
+            return self.begin <= at < self.end
+        return at >= self.begin or at < self.end  # Over midnight.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """When a campaign's offers may be due."""
+
+    zone: ZoneInfo
+    begins_at: datetime | None = None
+    ends_at: datetime | None = None
+    hours: Hours | None = None
+    per_hour: float | None = None
+
+    def objection(self, due_at: datetime) -> str:
+        """Say why an offer may not be due then; empty: it may."""
+        if self.begins_at is not None and due_at < self.begins_at:
+            return f"is before the campaign begins, {self.begins_at.isoformat()}"
+        if self.ends_at is not None and due_at >= self.ends_at:
+            return f"is not before the campaign ends, {self.ends_at.isoformat()}"
+        local = due_at.astimezone(self.zone)
+        if self.hours is not None and not self.hours.has(local.time()):
+            near = self._into_hours(due_at).astimezone(self.zone)
+            hours = f"{self.hours.begin:%H:%M} to {self.hours.end:%H:%M} {self.zone.key}"
+            return (
+                f"is {local:%H:%M}, outside the campaign's hours, {hours}; next: {near.isoformat()}"
+            )
+        return ""
+
+    def slots(self, after: datetime) -> Iterator[datetime]:
+        """Yield the times that are free from then on: in the hours, as far apart as the drip says.
+
+        Ends with the campaign's window.
+        """
+        gap = timedelta(seconds=3_600 / self.per_hour) if self.per_hour else timedelta(0)
+        at = max(after, self.begins_at) if self.begins_at else after
+        while True:
+            at = self._into_hours(at)
+            if self.ends_at is not None and at >= self.ends_at:
+                return
+            yield at
+            at += gap
+
+    def _into_hours(self, at: datetime) -> datetime:
+        """Return the first time from then on that lies in the daily hours."""
+        if self.hours is None or self.hours.has(at.astimezone(self.zone).time()):
+            return at
+        local = at.astimezone(self.zone)
+        begin = datetime.combine(local.date(), self.hours.begin)
+        if begin < local.replace(tzinfo=None):
+            begin += DAY
+        return to_instant(begin, self.zone)
+
+
+def to_instant(local: datetime, zone: ZoneInfo) -> datetime:
+    """Return when a wall-clock time is (RFC 5545, 3.3.5: the first of two; over a gap, the offset before)."""
+    return local.replace(tzinfo=zone, fold=0).astimezone(UTC)
+
+
+def recurring(rule: str, *, first: datetime, frame: Frame) -> list[datetime]:
+    """Return when a rule's offers are due, from its first on, in the campaign's zone.
+
+    Raises ValueError for a rule that is none, or that has no end or more than a thousand times.
+    """
+    local = first.astimezone(frame.zone).replace(tzinfo=None, microsecond=0)
+    if "UNTIL" in rule.upper() and rule.upper().partition("UNTIL=")[2].partition(";")[0].endswith(
+        "Z"
+    ):
+        raise ValueError("UNTIL is a wall-clock time here: leave out its Z")
+    try:
+        made = rrulestr(rule.removeprefix("RRULE:"), dtstart=local)
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ValueError(f"no RRULE of RFC 5545: {error}") from error
+    if not isinstance(made, rrule):
+        raise ValueError("one RRULE was expected, and no more")  # noqa: TRY004  # It is a value's.
+    found: list[datetime] = []
+    for one in made:
+        at = to_instant(one, frame.zone)
+        if frame.ends_at is not None and at >= frame.ends_at:
+            break
+        if len(found) == MOST_TIMES:
+            raise ValueError(
+                f"more than {MOST_TIMES} times: give COUNT, UNTIL or an end of the campaign"
+            )
+        found.append(at)
+    return found
