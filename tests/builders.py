@@ -72,8 +72,9 @@ def a_hold(matchers: str = '{line="coast"}', **values: Any) -> HoldOpened:
     )
 
 
-def a_release(hold: HoldOpened) -> HoldReleased:
-    return HoldReleased(hold_id=hold.hold_id, released_at=AT, reason="over")
+def a_release(hold: HoldOpened, **values: Any) -> HoldReleased:
+    known = {"hold_id": hold.hold_id, "released_at": AT, "reason": "over"}
+    return HoldReleased.model_validate(known | values)
 
 
 def a_post(**values: Any) -> Post:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from services.scheduler import campaign_api, post_api
+from services.scheduler import campaign_api, post_api, question_api
 from services.scheduler.checks import Known
 from services.scheduler.lane_store import LaneStore
 
@@ -13,5 +13,7 @@ def new_router(lanes: LaneStore, known: Known) -> APIRouter:
     """Return the scheduler's routes."""
     router = APIRouter(prefix="/v1")
     campaign_api.add_routes(router, lanes.engine)
-    post_api.add_routes(router, post_api.PostDesk(lanes, known))
+    post_desk = post_api.PostDesk(lanes, known)
+    post_api.add_routes(router, post_desk)
+    question_api.add_routes(router, post_desk)
     return router

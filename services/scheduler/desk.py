@@ -229,12 +229,6 @@ async def read_holds_of_lane(connection: AsyncConnection, lane_id: int) -> list[
     return list((await connection.execute(statement, {"lane": lane_id})).mappings())
 
 
-async def read_hold(connection: AsyncConnection, hold_id: str) -> RowMapping | None:
-    """Return a hold as the scheduler knows it, with its release."""
-    statement = "SELECT hold_id, fact, released_at FROM holds WHERE hold_id = :id"
-    return await one(connection, statement, id=hold_id)
-
-
 async def read_lane(connection: AsyncConnection, lane_id: int) -> RowMapping:
     """Return a lane."""
     found = await one(connection, "SELECT * FROM lanes WHERE lane_id = :id", id=lane_id)

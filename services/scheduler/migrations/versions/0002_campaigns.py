@@ -105,6 +105,11 @@ def downgrade() -> None:
     op.execute("DROP TABLE pulse, outcomes")
     op.execute("UPDATE posts SET state = 'review' WHERE state = 'unapproved'")
     op.execute(
+        "ALTER TABLE posts ADD CONSTRAINT posts_lane_id_fkey FOREIGN KEY (lane_id) REFERENCES lanes"
+        " NOT VALID, ADD CONSTRAINT posts_campaign_id_fkey FOREIGN KEY (campaign_id)"
+        " REFERENCES campaigns NOT VALID"
+    )
+    op.execute(
         "ALTER TABLE posts DROP version, DROP ready_at, DROP cancel_at, DROP external_id,"
         " DROP media, DROP card"
     )

@@ -1,0 +1,128 @@
+"""HTTP of questions: why an offer did not go out, what a hold would stop, what its end would bring."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import RowMapping
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from schemas.labels import Matchers, covers
+from services.kit.web import Caller, require
+from services.scheduler import campaign_api, desk, questions
+from services.scheduler.answering import Why, why
+from services.scheduler.answers import read_audit
+from services.scheduler.campaign_api import READERS
+from services.scheduler.post_api import PostDesk
+from services.scheduler.recovery import Slots, recover
+
+PREVIEW_POSTS = 1_000
+
+
+class WouldHold(BaseModel):
+    """A hold that is only tried."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    matchers: Matchers
+
+
+class Hour(BaseModel):
+    """Offers of one campaign that are due in one hour."""
+
+    campaign_id: str
+    campaign: str
+    hour: datetime
+    offers: int
+
+
+class HoldPlan(BaseModel):
+    """What a hold would stop, of what waits in the queue."""
+
+    lanes: int
+    offers: int
+    hours: list[Hour]
+
+
+class Preview(BaseModel):
+    """What would become of offers if all that stops them ended now; `cut` where there are more."""
+
+    counts: dict[str, int]
+    posts: list[dict[str, Any]]
+    cut: bool
+
+
+def add_routes(router: APIRouter, post_desk: PostDesk) -> None:
+    """Add the routes of questions."""
+    engine = post_desk.engine
+
+    @router.get("/posts/{post_id}/why")
+    async def ask_why(post_id: str, _: Caller = require(*READERS)) -> Why:
+        """Say why an offer did or did not go out, and all that led to it."""
+        async with engine.connect() as connection:
+            row = await desk.read_post(connection, post_id)
+            post = await post_desk.read(connection, post_id)
+            assert row is not None, "it was read"
+            return why(
+                post,
+                await campaign_api.look(connection, post.campaign_id),
+                lane=dict(await desk.read_lane(connection, row["lane_id"])),
+                holds=_plain(await desk.read_holds_of_lane(connection, row["lane_id"])),
+                audit=_plain(await read_audit(connection, [post_id, post.campaign_id])),
+                outcomes=_plain(await desk.read_outcomes(connection, post_id)),
+            )
+
+    @router.post("/holds/dry-run")
+    async def try_hold(body: WouldHold, _: Caller = require(*READERS)) -> HoldPlan:
+        """Say which waiting offers these matchers would hold, by campaign and hour; nothing is held."""
+        async with engine.connect() as connection:
+            lanes = [
+                lane_id
+                for lane_id, labels in await questions.lanes(connection)
+                if covers(body.matchers, labels)
+            ]
+            rows = await questions.by_hour(connection, lanes)
+        hours = [Hour.model_validate(dict(row)) for row in rows]
+        return HoldPlan(lanes=len(lanes), offers=sum(one.offers for one in hours), hours=hours)
+
+    @router.get("/campaigns/{campaign_id}/recovery")
+    async def preview_recovery(
+        campaign_id: str,
+        limit: Annotated[int, Query(ge=1, le=PREVIEW_POSTS)] = 100,
+        _: Caller = require(*READERS),
+    ) -> Preview:
+        """Say what would become of offers if every hold over this campaign ended now."""
+        async with engine.connect() as connection:
+            return await _preview(connection, campaign_id, limit)
+
+
+async def _preview(connection: AsyncConnection, campaign_id: str, limit: int) -> Preview:
+    campaign = await campaign_api.look(connection, campaign_id)
+    rows = await questions.stopped(connection, campaign_id, PREVIEW_POSTS + 1)
+    counts: dict[str, int] = {}
+    posts: list[dict[str, Any]] = []
+    slots: Slots | None = None
+    for row in rows[:PREVIEW_POSTS]:
+        now = row["now"] + timedelta(seconds=campaign.quiet_s)
+        slots = slots or Slots(max(now, row["next_slot_at"] or now))
+        decided = recover(
+            due_at=row["due_at"], latest_at=row["latest_at"], now=now, plan=campaign.recovery,
+            stopped=now - (row["stopped_at"] or now), slots=slots, why="due during a stop",
+        )  # fmt: skip
+        counts[decided.state] = counts.get(decided.state, 0) + 1
+        if len(posts) < limit:
+            posts.append(
+                {
+                    "post_id": row["post_id"], "due_at": row["due_at"], "then": decided.state,
+                    "then_due_at": decided.due_at, "reason": decided.reason,
+                }
+            )  # fmt: skip
+    return Preview(counts=counts, posts=posts, cut=len(rows) > PREVIEW_POSTS)
+
+
+def _plain(rows: Sequence[RowMapping]) -> list[dict[str, Any]]:
+    return [dict(row) for row in rows]

@@ -1,0 +1,293 @@
+"""The queue itself, on real PostgreSQL and a schema of its own: claims, next times, downtime, migrations."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.config import Config
+from alembic.runtime.environment import EnvironmentContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ops.embedded.system import System
+from schemas.posts import DuePost
+from services.kit import database
+from services.scheduler import campaign_desk, desk
+from services.scheduler.app import VERSIONS
+from services.scheduler.bodies import CampaignBody
+from services.scheduler.lane_store import LaneStore, lane_of
+from services.scheduler.store import Store
+from tests.builders import a_hold, a_release, an_outcome
+
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
+S = timedelta(seconds=1)
+
+
+@dataclass
+class Queue:
+    engine: AsyncEngine
+    store: Store
+    lanes: LaneStore
+    campaign: str = ""
+
+    async def new_campaign(self, **values: Any) -> str:
+        known = CampaignBody.model_validate({"name": "queue"} | values)
+        columns = {name: getattr(known, name) for name in campaign_desk.COLUMNS}
+        columns |= {"accounts": [], "recovery": known.recovery.model_dump(mode="json")}
+        async with self.engine.begin() as connection:
+            row = await campaign_desk.add_campaign(
+                connection, columns, state="running", author="ada"
+            )
+        self.campaign = row["campaign_id"]
+        return self.campaign
+
+    async def add(self, *due: timedelta, line: str = "coast", expect: bool = True) -> list[str]:
+        """Queue offers that are due so far from now."""
+        now = datetime.now(UTC)
+        async with self.engine.begin() as connection:
+            lane = await lane_of(
+                connection, self.campaign, {"line": line}, running=True, priority=0
+            )
+            rows: list[dict[str, Any]] = [
+                {
+                    "lane_id": lane, "account": "social-en", "text": "To the sea", "language": None,
+                    "due_at": now + one, "latest_at": now + one + timedelta(hours=1), "media": [],
+                    "card": None, "external_id": None,
+                }
+                for one in due
+            ]  # fmt: skip
+            ids = await desk.add_posts(
+                connection, self.campaign, rows, state="queued", author="ada"
+            )
+        if expect:
+            await self.lanes.expect({lane: now + min(due)})
+        return ids
+
+    async def claim(self, returned_at: datetime = LONG_AGO) -> list[DuePost]:
+        await self.store.look()
+        found = await self.store.claim_due(returned_at)
+        return found.posts if found else []
+
+    async def claim_all(self) -> list[str]:
+        found: list[str] = []
+        while posts := await self.claim():
+            found += [due.post.post_id for due in posts]
+        return found
+
+    async def state(self, post_id: str) -> str:
+        async with self.engine.connect() as connection:
+            row = await desk.read_post(connection, post_id)
+        assert row is not None
+        found: str = row["state"]
+        return found
+
+    async def run(self, statement: str, **values: Any) -> None:
+        async with self.engine.begin() as connection:
+            await connection.execute(text(statement), values)
+
+
+@pytest.fixture
+async def queue(system: System) -> AsyncIterator[Queue]:
+    schema = f"queue_{uuid.uuid4().hex[:12]}"
+    engine = database.new_engine(system.database, schema=schema)
+    await database.migrate(engine, schema=schema, versions=VERSIONS)
+    made = Queue(engine, Store(engine), LaneStore(engine))
+    await made.new_campaign()
+    yield made
+    await made.run(f"DROP SCHEMA {schema} CASCADE")
+    await engine.dispose()
+
+
+async def test_what_is_due_is_claimed_once_in_order_and_what_is_later_is_not(queue: Queue) -> None:
+    due = await queue.add(-2 * S, -1 * S, 0 * S)
+    await queue.add(60 * S)
+    claimed = await queue.claim()
+    assert [one.post.post_id for one in claimed] == due
+    assert {one.attempt for one in claimed} == {1}
+    assert await queue.claim() == []
+
+
+async def test_many_claim_at_once_and_each_offer_is_claimed_once(queue: Queue) -> None:
+    ids = set()
+    for line in range(20):
+        ids |= set(await queue.add(*[-1 * S] * 50, line=f"line-{line}"))
+    others = [Queue(queue.engine, Store(queue.engine), queue.lanes) for _ in range(6)]
+    found = [
+        one for claimed in await asyncio.gather(*(o.claim_all() for o in others)) for one in claimed
+    ]
+    found += await queue.claim_all()
+    assert sorted(found) == sorted(ids)
+
+
+async def test_a_held_lane_is_not_looked_at(queue: Queue) -> None:
+    await queue.add(-1 * S)
+    hold = a_hold('{line="coast"}')
+    assert await queue.lanes.record_opened(hold) == 1
+    assert await queue.claim() == []
+    free = await queue.add(-1 * S, line="valley")
+    assert [one.post.post_id for one in await queue.claim()] == free
+
+
+async def test_an_offer_that_a_claim_did_not_see_is_found_at_the_next(queue: Queue) -> None:
+    """The claim raised the lane's next time over it; it looks at its lanes once more."""
+    await queue.add(-1 * S)
+    await queue.claim()
+    late = await queue.add(-1 * S, expect=False)
+    assert [one.post.post_id for one in await queue.claim()] == late
+
+
+async def test_a_next_time_that_a_crash_has_lost_is_found(queue: Queue) -> None:
+    lost = await queue.add(-1 * S, expect=False)
+    assert await queue.claim() == []
+    await queue.store.look(everywhere=True)
+    assert [one.post.post_id for one in await queue.claim()] == lost
+
+
+async def test_what_fell_due_while_nobody_was_there_goes_by_the_plan(queue: Queue) -> None:
+    (missed,) = await queue.add(timedelta(minutes=-10))
+    (fresh,) = await queue.add(0 * S)
+    await queue.run(
+        "UPDATE posts SET ready_at = now() - interval '1 hour' WHERE post_id = :id", id=missed
+    )
+    await queue.store.pulse()
+    await queue.run("UPDATE pulse SET alive_at = now() - interval '5 minutes'")
+    returned_at = await queue.store.pulse()
+    await queue.run(
+        "UPDATE posts SET due_at = clock_timestamp(), ready_at = clock_timestamp() WHERE post_id = :id",
+        id=fresh,
+    )
+    assert [one.post.post_id for one in await queue.claim(returned_at)] == [fresh]
+    assert await queue.state(missed) == "review"
+    assert await queue.store.pulse() == returned_at, "somebody was there since"
+
+
+async def test_a_backlog_is_no_downtime(queue: Queue) -> None:
+    (old,) = await queue.add(timedelta(minutes=-30))
+    returned_at = await queue.store.pulse()
+    assert [one.post.post_id for one in await queue.claim(returned_at)] == [old]
+
+
+async def test_what_is_of_no_use_any_more_expires_with_a_reason(queue: Queue) -> None:
+    (stale,) = await queue.add(timedelta(hours=-2))
+    assert await queue.claim() == []
+    async with queue.engine.connect() as connection:
+        row = await desk.read_post(connection, stale)
+    assert row is not None
+    assert (row["state"], row["reason"]) == ("expired", "too late to be of use")
+
+
+async def test_a_claim_that_nobody_hands_over_is_claimed_again_with_the_same_number(
+    queue: Queue,
+) -> None:
+    (post_id,) = await queue.add(-1 * S)
+    (first,) = await queue.claim()
+    assert await queue.store.claim_stale() == []
+    await queue.run("UPDATE posts SET claimed_at = now() - interval '20 seconds'")
+    (again,) = await queue.store.claim_stale()
+    assert again == first
+    await queue.store.record_handed([post_id])
+    await queue.run("UPDATE posts SET claimed_at = now() - interval '20 seconds'")
+    assert await queue.store.claim_stale() == []
+
+
+async def test_what_was_claimed_ahead_is_given_back_at_the_end(queue: Queue) -> None:
+    (post_id,) = await queue.add(0.9 * S)
+    assert len(await queue.claim()) == 1
+    await queue.store.give_back([post_id])
+    assert await queue.state(post_id) == "queued"
+    assert len(await queue.claim()) == 1
+
+
+async def test_a_cancellation_of_what_is_in_hand_is_answered_by_what_comes_of_it(
+    queue: Queue,
+) -> None:
+    sent, held = await queue.add(-1 * S, -1 * S)
+    await queue.claim()
+    async with queue.engine.begin() as connection:
+        for post_id in (sent, held):
+            assert await desk.cancel_post(connection, post_id, author="ada") == "asked"
+    await queue.store.record_outcomes(
+        [an_outcome(post_id=sent, result="published"), an_outcome(post_id=held, result="held")]
+    )
+    assert (await queue.state(sent), await queue.state(held)) == ("published", "cancelled")
+
+
+async def test_a_million_past_due_are_settled_in_parts_and_the_lane_stays_shut_meanwhile(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.scheduler.lane_store.RECOVER_POSTS", 10)
+    await queue.new_campaign(recovery={"plan": "resume"}, quiet_s=0)
+    await queue.add(3600 * S)
+    hold = a_hold('{line="coast"}')
+    await queue.lanes.record_opened(hold)
+    ids = await queue.add(*[-1 * S] * 25)
+    await queue.lanes.record_released(a_release(hold, released_at=datetime.now(UTC)))
+    rounds = 0
+    while await queue.lanes.recover_lanes():
+        rounds += 1
+        assert await queue.claim() == []
+    assert rounds == 2
+    assert sorted(await queue.claim_all()) == sorted(ids)
+
+
+@pytest.mark.parametrize("plan", ["shift", "spread"])
+async def test_a_plan_moves_each_offer_once(
+    queue: Queue, plan: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.scheduler.lane_store.RECOVER_POSTS", 7)
+    rate = {"per_hour": 3600} if plan == "spread" else {}
+    await queue.new_campaign(recovery={"plan": plan} | rate, quiet_s=0)
+    due = [random.Random(n).randrange(600, 6000) * S for n in range(20)]
+    ids = await queue.add(*(due if plan == "shift" else [-1 * S] * 20))
+    before = await _due(queue, ids)
+    hold = a_hold('{line="coast"}', opened_at=datetime.now(UTC) - timedelta(seconds=100))
+    await queue.lanes.record_opened(hold)
+    await queue.lanes.record_released(a_release(hold, released_at=datetime.now(UTC)))
+    while await queue.lanes.recover_lanes():
+        pass
+    after = await _due(queue, ids)
+    if plan == "shift":
+        moved = {after[one] - before[one] for one in ids}
+        assert min(moved) >= 100 * S
+        assert max(moved) < 110 * S
+    else:
+        times = sorted(after.values())
+        gaps = [(later - one).total_seconds() for one, later in itertools.pairwise(times)]
+        assert gaps == pytest.approx([1.0] * 19)
+
+
+async def _due(queue: Queue, ids: list[str]) -> dict[str, datetime]:
+    async with queue.engine.connect() as connection:
+        rows = await desk.read_posts(connection, ids)
+    return {row["post_id"]: row["due_at"] for row in rows}
+
+
+def _move(connection: Connection, versions: Path, revision: str, *, down: bool) -> None:
+    script = ScriptDirectory(str(versions.parent), version_locations=[str(versions)])
+    steps = script._downgrade_revs if down else script._upgrade_revs
+    context = EnvironmentContext(Config(), script, fn=lambda at, _: steps(revision, at))
+    schema = connection.execute(text("SELECT current_schema()")).scalar_one()
+    with context:
+        context.configure(connection=connection, version_table_schema=schema)
+        context.run_migrations()
+
+
+async def test_migrations_go_down_and_up_on_a_filled_database(queue: Queue) -> None:
+    held = await queue.add(-1 * S, line="valley")
+    await queue.lanes.record_opened(a_hold('{line="valley"}'))
+    (post_id,) = await queue.add(-1 * S)
+    for revision, down in (("0001", True), ("0002", False)):
+        async with queue.engine.begin() as connection:
+            await connection.run_sync(_move, VERSIONS, revision, down=down)
+    assert [one.post.post_id for one in await queue.claim()] == [post_id]
+    assert await queue.state(held[0]) == "held"
