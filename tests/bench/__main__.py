@@ -18,6 +18,7 @@ NAMES = {
     "pause": "from an acknowledged event to silence and to the first update",
     "detector": "how many events the detector takes, alone, through Kafka and in a storm",
     "publisher": "how many offers the publisher bears, and what its updates wait for",
+    "scheduler": "how the queue bears ten million offers",
     "start": "how fast and how big `up` is",
 }
 DOCS = Path(__file__).parents[2] / "docs" / "bench"
@@ -36,7 +37,7 @@ class Row:
 def main() -> int:
     names = [word for word in sys.argv[1:] if not word.startswith("-")]
     if len(names) != 1 or names[0] not in NAMES:
-        print("\n".join(f"./run bench {name:<8} {text}" for name, text in NAMES.items()))
+        print("\n".join(f"./run bench {name:<9} {text}" for name, text in NAMES.items()))
         return 0 if not names else 2
     rows: list[Row] = [Row(**row) for row in import_module(f"tests.bench.{names[0]}").measure()]
     table = Table("what", "aim", "measured", "met")
