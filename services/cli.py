@@ -18,6 +18,7 @@ from services.commands.audit import audit
 from services.commands.ending import fail
 from services.commands.events import events
 from services.commands.policy import policy
+from services.commands.posts import posts
 
 SWITCH_S = 0.0005  # A thread that renders a page lets go of the interpreter ten times as often.
 COLLECT = (20_000, 20, 20)  # A tenth of the time of a busy service went into looking for cycles.
@@ -29,6 +30,7 @@ app.add_typer(keys, name="keys")
 app.add_typer(audit, name="audit")
 app.add_typer(policy, name="policy")
 app.add_typer(events, name="events")
+app.add_typer(posts, name="posts")
 
 Service = Literal["scheduler", "detector", "publisher"]
 GRACE_S = 5

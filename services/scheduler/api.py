@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from services.scheduler import campaign_api, post_api, question_api
+from services.scheduler import campaign_api, file_api, post_api, question_api
 from services.scheduler.checks import Known
 from services.scheduler.lane_store import LaneStore
 
@@ -15,5 +15,6 @@ def new_router(lanes: LaneStore, known: Known) -> APIRouter:
     campaign_api.add_routes(router, lanes.engine)
     post_desk = post_api.PostDesk(lanes, known)
     post_api.add_routes(router, post_desk)
+    file_api.add_routes(router, post_desk)
     question_api.add_routes(router, post_desk)
     return router

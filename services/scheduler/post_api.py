@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
@@ -36,6 +37,14 @@ WAITING: frozenset[State] = frozenset({"review", "unapproved"})
 Times = dict[int, datetime]
 
 
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """The ids of what was queued, of so many that were wanted: the others were known."""
+
+    ids: list[str]
+    wanted: int
+
+
 class PostDesk:
     """What the routes of offers share."""
 
@@ -45,6 +54,14 @@ class PostDesk:
     async def add(
         self, connection: AsyncConnection, campaign_id: str, bodies: list[PostBody], author: str
     ) -> tuple[list[PostView], Times]:
+        """Queue what these bodies mean, and return it as it stands."""
+        queued, times = await self.queue(connection, campaign_id, bodies, author)
+        rows = await desk.read_posts(connection, queued.ids)
+        return [self.view(row) for row in rows], times
+
+    async def queue(
+        self, connection: AsyncConnection, campaign_id: str, bodies: list[PostBody], author: str
+    ) -> tuple[Queued, Times]:
         """Queue what these bodies mean: all of it or none. Returns when each lane is due."""
         takes_slots = any(body.slot for body in bodies)
         read = campaign_api.lock if takes_slots else campaign_api.look
@@ -60,11 +77,10 @@ class PostDesk:
         ids = await desk.add_posts(connection, campaign_id, done.rows, state=state, author=author)
         if slots is not None:
             await _take_slots(connection, campaign_id, slots.next_at)
-        made = [self.view(row) for row in await desk.read_posts(connection, ids)]
         times: Times = {}
         for row in done.rows:
             times[row["lane_id"]] = min(times.get(row["lane_id"], row["due_at"]), row["due_at"])
-        return made, times
+        return Queued(ids, len(done.rows)), times
 
     async def _must_be_in_budget(
         self, connection: AsyncConnection, campaign: Campaign, count: int

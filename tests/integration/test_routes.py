@@ -66,6 +66,8 @@ TABLE: dict[str, set[str]] = {
     "PATCH /v1/posts/{post_id}": {"marketing"},
     "POST /v1/posts/{post_id}/reject": {"approver"},
     "POST /v1/reviews": {"approver"},
+    "POST /v1/campaigns/{campaign_id}/import": {"marketing"},
+    "GET /v1/campaigns/{campaign_id}/export": READING,
     "GET /v1/posts/{post_id}/why": READING,
     "POST /v1/holds/dry-run": READING,
     "GET /v1/campaigns/{campaign_id}/recovery": READING,

@@ -1,0 +1,168 @@
+"""HTTP of files: offers in by CSV and NDJSON, and out again.
+
+A request carries a part of a file, a thousand rows at most: `interlock posts import` sends one behind the
+other, so that a file of any size needs no memory, shows its progress, and goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import text
+
+from services.kit.web import Caller, Problem, field_problem, require
+from services.scheduler import campaign_api, rows
+from services.scheduler.bodies import BATCH_POSTS, PostBody
+from services.scheduler.campaign_api import READERS
+from services.scheduler.checks import check
+from services.scheduler.desk import POST
+from services.scheduler.post_api import PostDesk, Times
+
+TYPES: Final[dict[str, rows.Format]] = {"text/csv": "csv", "application/x-ndjson": "ndjson"}
+EXPORT_ROWS: Final = 1_000
+EXPORT: Final = f"{POST} WHERE p.campaign_id = :id ORDER BY p.number"
+
+
+class Part(BaseModel):
+    """How a part of a file is taken."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    first_row: int = Field(default=1, ge=1, description="the number of its first row in the file")
+    dry_run: bool = False
+    good_only: bool = Field(
+        default=False, description="queue the good rows of a part with bad ones"
+    )
+
+
+class Refused(BaseModel):
+    """A row that was not taken, and why."""
+
+    row: int
+    pointer: str
+    detail: str
+
+
+class Report(BaseModel):
+    """What became of a part of a file. `known` are rows whose `external_id` was queued before."""
+
+    rows: int
+    queued: int
+    known: int
+    refused: list[Refused]
+
+
+def add_routes(router: APIRouter, post_desk: PostDesk) -> None:
+    """Add the routes of files."""
+
+    @router.post("/campaigns/{campaign_id}/import")
+    async def import_rows(
+        campaign_id: str,
+        request: Request,
+        part: Annotated[Part, Query()],
+        caller: Caller = require("marketing"),
+    ) -> Report:
+        """Queue the offers of a file's rows: all or none, or those that are good."""
+        found = await _read(request, part.first_row)
+        refused = [
+            Refused(row=row.number, pointer=f"/{where}", detail=why)
+            for row in found
+            for where, why in row.problems
+        ]
+        good = [row for row in found if row.body is not None]
+        refused += await _objections(post_desk, campaign_id, good)
+        bad = {one.row for one in refused}
+        bodies = [row.body for row in good if row.body is not None and row.number not in bad]
+        report = Report(rows=len(found), queued=0, known=0, refused=refused)
+        if part.dry_run or (refused and not part.good_only) or not bodies:
+            return report
+        return await _queue(post_desk, campaign_id, bodies, caller.name, report)
+
+    @router.get("/campaigns/{campaign_id}/export")
+    async def export_rows(
+        campaign_id: str,
+        form: Annotated[rows.Format, Query(alias="format")] = "csv",
+        _: Caller = require(*READERS),
+    ) -> StreamingResponse:
+        """Return a campaign's offers as a file, in the order they were queued."""
+        async with post_desk.engine.connect() as connection:
+            await campaign_api.look(connection, campaign_id)
+        kind = next(name for name, one in TYPES.items() if one == form)
+        name = f'attachment; filename="{campaign_id}.{form}"'
+        return StreamingResponse(
+            _export(post_desk, campaign_id, form),
+            media_type=kind,
+            headers={"content-disposition": name},
+        )
+
+
+async def _read(request: Request, first_row: int) -> list[rows.Row]:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip()
+    form = TYPES.get(kind)
+    if form is None:
+        raise field_problem("content-type", f"one of {', '.join(TYPES)} was expected", status=415)
+    try:
+        content = (await request.body()).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Problem(422, f"no UTF-8: {error}") from error
+    found = list(rows.read(content, form, first=first_row))
+    if len(found) > BATCH_POSTS:
+        raise Problem(413, f"at most {BATCH_POSTS} rows a request: send the file in parts")
+    return found
+
+
+async def _objections(post_desk: PostDesk, campaign_id: str, good: list[rows.Row]) -> list[Refused]:
+    async with post_desk.engine.connect() as connection:
+        campaign = await campaign_api.look(connection, campaign_id)
+    refused = []
+    for row in good:
+        assert row.body is not None, "it is good"
+        if row.body.slot is not None:
+            refused.append(
+                Refused(row=row.number, pointer="/slot", detail="a file gives each row its due_at")
+            )
+            continue
+        done = check([row.body], campaign, post_desk.known, free=iter(()))
+        refused += [
+            Refused(
+                row=row.number, pointer=one["pointer"].replace("/0/", "/", 1), detail=one["detail"]
+            )
+            for one in done.problems
+        ]
+    return refused
+
+
+async def _queue(
+    post_desk: PostDesk, campaign_id: str, bodies: list[PostBody], author: str, report: Report
+) -> Report:
+    times: Times = {}
+    async with post_desk.engine.begin() as connection:
+        queued, due = await post_desk.queue(connection, campaign_id, bodies, author)
+        times.update(due)
+    await post_desk.lanes.expect(times)
+    return report.model_copy(
+        update={"queued": len(queued.ids), "known": queued.wanted - len(queued.ids)}
+    )
+
+
+async def _export(post_desk: PostDesk, campaign_id: str, form: rows.Format) -> AsyncIterator[str]:
+    async with post_desk.engine.connect() as connection:
+        found = await connection.stream(
+            text(EXPORT).execution_options(yield_per=EXPORT_ROWS), {"id": campaign_id}
+        )
+        is_first = True
+        async for part in found.mappings().partitions(EXPORT_ROWS):
+            posts: list[dict[str, Any]] = [_shown(row) for row in part]
+            yield rows.write(posts, form, head=is_first)
+            is_first = False
+        if is_first:
+            yield rows.write([], form, head=True)
+
+
+def _shown(row: Any) -> dict[str, Any]:
+    hidden = ("number", "lane_id", "cancel_at")
+    return {name: value for name, value in dict(row).items() if name not in hidden}
