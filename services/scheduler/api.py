@@ -7,13 +7,14 @@ from fastapi import APIRouter
 from services.scheduler import campaign_api, file_api, post_api, question_api
 from services.scheduler.checks import Known
 from services.scheduler.lane_store import LaneStore
+from services.scheduler.post_desk import PostDesk
 
 
 def new_router(lanes: LaneStore, known: Known) -> APIRouter:
     """Return the scheduler's routes."""
     router = APIRouter(prefix="/v1")
     campaign_api.add_routes(router, lanes.engine)
-    post_desk = post_api.PostDesk(lanes, known)
+    post_desk = PostDesk(lanes, known)
     post_api.add_routes(router, post_desk)
     file_api.add_routes(router, post_desk)
     question_api.add_routes(router, post_desk)

@@ -53,6 +53,7 @@ def new_service(settings: Settings) -> FastAPI:
                     stream.keep_claiming(),
                     stream.keep_handing_over(),
                     stream.keep_recording(),
+                    stream.keep_counting(),
                     stream.keep_commits(),
                 )
             )

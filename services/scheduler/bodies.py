@@ -5,7 +5,7 @@ One body may mean many offers: each account it names, and each time its rule giv
 
 from __future__ import annotations
 
-from datetime import datetime, time
+from datetime import date, datetime, time
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo
 
@@ -204,6 +204,15 @@ class PostView(BaseModel):
     card: Card | None
     cancel_at: datetime | None
     warnings: list[str] = []
+
+
+class CalendarDay(BaseModel):
+    """How many offers of a campaign are due on a day, in one state."""
+
+    campaign_id: str
+    day: date
+    state: State
+    offers: int
 
 
 class Page(BaseModel):

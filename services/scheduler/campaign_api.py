@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.kit.web import Caller, Problem, field_problem, require
-from services.scheduler import campaign_desk
+from services.scheduler import campaign_desk, counts
 from services.scheduler.bodies import Campaign, CampaignBody, CampaignChange, Comment
 from services.scheduler.campaign_life import OF_APPROVERS, Action, Refusal, move
 from services.scheduler.once import IdempotencyKey, IfMatch, must_match, once, tag_of
@@ -140,7 +140,8 @@ def campaign_of(row: Any) -> Campaign:
 
 async def read(connection: AsyncConnection, campaign_id: str) -> Campaign:
     """Return a campaign with its counts, or a 404."""
-    return _found(await campaign_desk.read_campaign(connection, campaign_id), campaign_id)
+    found = await look(connection, campaign_id)
+    return found.model_copy(update={"counts": await counts.by_state(connection, campaign_id)})
 
 
 async def lock(connection: AsyncConnection, campaign_id: str) -> Campaign:

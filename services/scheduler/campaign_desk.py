@@ -15,7 +15,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.scheduler.answers import audit, one
 from services.scheduler.campaign_life import State
-from services.scheduler.desk import POST
 from services.scheduler.lane_store import set_running
 from services.scheduler.life import CANCELLABLE
 
@@ -24,13 +23,7 @@ COLUMNS: Final = (
     "priority", "recovery", "quiet_s", "useful_s", "budget", "needs_approval",
 )  # fmt: skip
 _JSON: Final = frozenset({"labels", "hours", "recovery"})
-_CAMPAIGN: Final = f"""
-    SELECT c.*, COALESCE((
-        SELECT jsonb_object_agg(state, posts) FROM (
-            SELECT state, count(*) AS posts FROM ({POST} WHERE p.campaign_id = :id) q GROUP BY state
-        ) s
-    ), '{{}}') AS counts FROM campaigns c WHERE c.campaign_id = :id
-"""  # noqa: S608  # A constant.
+_CAMPAIGN: Final = "SELECT * FROM campaigns WHERE campaign_id = :id"
 
 
 async def add_campaign(
@@ -48,7 +41,7 @@ async def add_campaign(
         known,
     )
     await audit(connection, author, "campaign.added", campaign_id, {"name": values["name"]})
-    found = await read_campaign(connection, campaign_id)
+    found = await find_campaign(connection, campaign_id)
     assert found is not None
     return found
 
@@ -125,20 +118,14 @@ async def _approve_posts(connection: AsyncConnection, campaign_id: str, approver
     return done.rowcount
 
 
-async def read_campaign(connection: AsyncConnection, campaign_id: str) -> RowMapping | None:
-    """Return a campaign with its counts of posts by state; held lanes count as held."""
-    return await one(connection, _CAMPAIGN, id=campaign_id)
-
-
 async def lock_campaign(connection: AsyncConnection, campaign_id: str) -> RowMapping | None:
-    """Return a campaign without its counts; nobody else changes it until the transaction ends."""
-    statement = "SELECT * FROM campaigns WHERE campaign_id = :id FOR NO KEY UPDATE"
-    return await one(connection, statement, id=campaign_id)
+    """Return a campaign; nobody else changes it until the transaction ends."""
+    return await one(connection, f"{_CAMPAIGN} FOR NO KEY UPDATE", id=campaign_id)
 
 
 async def find_campaign(connection: AsyncConnection, campaign_id: str) -> RowMapping | None:
-    """Return a campaign without its counts."""
-    return await one(connection, "SELECT * FROM campaigns WHERE campaign_id = :id", id=campaign_id)
+    """Return a campaign."""
+    return await one(connection, _CAMPAIGN, id=campaign_id)
 
 
 async def list_campaigns(connection: AsyncConnection) -> list[RowMapping]:

@@ -204,14 +204,6 @@ async def count_posts(connection: AsyncConnection, campaign_id: str) -> int:
     return found
 
 
-async def count_states(connection: AsyncConnection) -> dict[str, int]:
-    """Return how many posts there are in each state."""
-    rows = await connection.execute(
-        text(f"SELECT state, count(*) AS posts FROM ({POST}) q GROUP BY state")  # noqa: S608  # A constant.
-    )
-    return {row.state: row.posts for row in rows}
-
-
 async def read_outcomes(connection: AsyncConnection, post_id: str) -> list[RowMapping]:
     """Return what became of each try of a post, the oldest first."""
     statement = text(

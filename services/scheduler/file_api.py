@@ -20,7 +20,7 @@ from services.scheduler.bodies import BATCH_POSTS, PostBody
 from services.scheduler.campaign_api import READERS
 from services.scheduler.checks import check
 from services.scheduler.desk import POST
-from services.scheduler.post_api import PostDesk, Times
+from services.scheduler.post_desk import PostDesk, Times
 
 TYPES: Final[dict[str, rows.Format]] = {"text/csv": "csv", "application/x-ndjson": "ndjson"}
 EXPORT_ROWS: Final = 1_000

@@ -2,208 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from datetime import date, timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.kit.web import Caller, Problem, require
-from services.scheduler import campaign_api, desk
+from services.kit.web import Caller, Problem, field_problem, require
+from services.scheduler import campaign_api, counts, desk
 from services.scheduler.bodies import (
-    Campaign,
+    CalendarDay,
     Comment,
     Decision,
     Page,
     PostBodies,
-    PostBody,
     PostChange,
     PostView,
 )
 from services.scheduler.campaign_api import READERS
-from services.scheduler.campaign_life import TAKES_POSTS
-from services.scheduler.checks import Checked, Known, as_json, check, warnings
-from services.scheduler.lane_store import LaneStore, lane_of
-from services.scheduler.lanes import lane_key
+from services.scheduler.checks import check, warnings
 from services.scheduler.life import EDITABLE, State
 from services.scheduler.once import IdempotencyKey, IfMatch, must_match, once, tag_of
-from services.scheduler.recovery import latest_of
+from services.scheduler.post_desk import FreeSlots, PostDesk, Times, next_slot, refuse
 
 PAGE_POSTS = 1_000
-WAITING: frozenset[State] = frozenset({"review", "unapproved"})
-Times = dict[int, datetime]
-
-
-@dataclass(frozen=True, slots=True)
-class Queued:
-    """The ids of what was queued, of so many that were wanted: the others were known."""
-
-    ids: list[str]
-    wanted: int
-
-
-class PostDesk:
-    """What the routes of offers share."""
-
-    def __init__(self, lanes: LaneStore, known: Known) -> None:
-        self.lanes, self.engine, self.known = lanes, lanes.engine, known
-
-    async def add(
-        self, connection: AsyncConnection, campaign_id: str, bodies: list[PostBody], author: str
-    ) -> tuple[list[PostView], Times]:
-        """Queue what these bodies mean, and return it as it stands."""
-        queued, times = await self.queue(connection, campaign_id, bodies, author)
-        rows = await desk.read_posts(connection, queued.ids)
-        return [self.view(row) for row in rows], times
-
-    async def queue(
-        self, connection: AsyncConnection, campaign_id: str, bodies: list[PostBody], author: str
-    ) -> tuple[Queued, Times]:
-        """Queue what these bodies mean: all of it or none. Returns when each lane is due."""
-        takes_slots = any(body.slot for body in bodies)
-        read = campaign_api.lock if takes_slots else campaign_api.look
-        campaign = await read(connection, campaign_id)
-        if campaign.state not in TAKES_POSTS:
-            raise Problem(409, f"the campaign {campaign_id} is {campaign.state}")
-        slots = _Slots(await _next_slot(connection, campaign_id), campaign) if takes_slots else None
-        done = check(bodies, campaign, self.known, free=slots.all() if slots else iter(()))
-        _refuse(done)
-        await self._must_be_in_budget(connection, campaign, len(done.rows))
-        await self._give_lanes(connection, campaign, done.rows)
-        state = "unapproved" if campaign.needs_approval else "queued"
-        ids = await desk.add_posts(connection, campaign_id, done.rows, state=state, author=author)
-        if slots is not None:
-            await _take_slots(connection, campaign_id, slots.next_at)
-        times: Times = {}
-        for row in done.rows:
-            times[row["lane_id"]] = min(times.get(row["lane_id"], row["due_at"]), row["due_at"])
-        return Queued(ids, len(done.rows)), times
-
-    async def _must_be_in_budget(
-        self, connection: AsyncConnection, campaign: Campaign, count: int
-    ) -> None:
-        if campaign.budget is None:
-            return
-        used = await desk.count_posts(connection, campaign.campaign_id)
-        if used + count > campaign.budget:
-            left = max(0, campaign.budget - used)
-            raise Problem(409, f"the campaign's budget has room for {left} more, not for {count}")
-
-    async def _give_lanes(
-        self, connection: AsyncConnection, campaign: Campaign, rows: list[dict[str, Any]]
-    ) -> None:
-        lanes: dict[str, int] = {}
-        for row in rows:
-            key = lane_key(row["labels"])
-            if key not in lanes:
-                lanes[key] = await self.lane(connection, campaign, row["labels"])
-            row["lane_id"] = lanes[key]
-
-    async def lane(
-        self, connection: AsyncConnection, campaign: Campaign, labels: dict[str, str]
-    ) -> int:
-        """Return the lane of these labels in a campaign."""
-        running, priority = campaign.state == "running", campaign.priority
-        return await lane_of(
-            connection, campaign.campaign_id, labels, running=running, priority=priority
-        )
-
-    def view(self, row: Any) -> PostView:
-        """Return a row as its author sees it."""
-        return PostView.model_validate(
-            dict(row) | {"warnings": warnings(row["labels"], self.known)}
-        )
-
-    async def read(self, connection: AsyncConnection, post_id: str) -> PostView:
-        """Return a post, or a 404."""
-        return self._found(await desk.read_post(connection, post_id), post_id)
-
-    async def lock(self, connection: AsyncConnection, post_id: str) -> PostView:
-        """Return a post that nobody else moves meanwhile, or a 404."""
-        return self._found(await desk.lock_post(connection, post_id), post_id)
-
-    def _found(self, row: Any, post_id: str) -> PostView:
-        if row is None:
-            raise Problem(404, f"there is no post {post_id}")
-        return self.view(row)
-
-    async def change(
-        self,
-        connection: AsyncConnection,
-        post: PostView,
-        body: PostChange,
-        author: str,
-    ) -> Times:
-        """Change a post that was not handed over; one that was approved is read again."""
-        campaign = await campaign_api.look(connection, post.campaign_id)
-        values: dict[str, Any] = {name: getattr(body, name) for name in body.model_fields_set}
-        labels = {**campaign.labels, **body.labels} if "labels" in values else post.labels
-        due_at = values.get("due_at") or post.due_at
-        moved = due_at - post.due_at
-        latest_at = values.get("latest_at") or post.latest_at + moved
-        whole = PostBody(
-            account=post.account, text=values.get("text", post.text), due_at=due_at,
-            latest_at=latest_at, labels=labels, media=values.get("media", tuple(post.media)),
-        )  # fmt: skip
-        _refuse(check([whole], campaign, self.known, free=iter(())), strip="0/")
-        values |= {"due_at": due_at, "latest_at": latest_at}
-        values["lane_id"] = lane = await self.lane(connection, campaign, labels)
-        values.pop("labels", None)
-        if "media" in values:
-            values["media"] = as_json(body.media)
-        if values.get("card") is not None:
-            values["card"] = values["card"].model_dump(mode="json")
-        if campaign.needs_approval:
-            values |= {"state": "unapproved", "approver": None}
-        await desk.change_post(connection, post.post_id, values, author=author)
-        return {lane: due_at}
-
-    async def decide(
-        self, connection: AsyncConnection, post_ids: Sequence[str], body: Decision, caller: Caller
-    ) -> Times:
-        """Approve or reject offers that wait; all of them or none. Nobody decides on their own."""
-        times: Times = {}
-        now = await _now(connection)
-        for number, post_id in enumerate(post_ids):
-            post = await self.lock(connection, post_id)
-            if post.author == caller.name:
-                raise Problem(
-                    403, f"{caller.name} wrote {post_id}: somebody else has to {body.decision} it"
-                )
-            if post.state not in WAITING:
-                raise Problem(409, f"the post {post_id} is {post.state}, not under review")
-            if body.decision == "reject":
-                await desk.reject_post(
-                    connection, post_id, approver=caller.name, comment=body.comment
-                )
-                continue
-            campaign = await campaign_api.look(connection, post.campaign_id)
-            at = now + timedelta(seconds=number * body.spread_s)
-            due_at = max(post.due_at, at)
-            useful = latest_of(due_at, None, useful_s=campaign.useful_s)
-            await desk.approve_post(
-                connection, post_id, due_at=due_at, latest_at=max(post.latest_at, useful),
-                approver=caller.name, comment=body.comment,
-            )  # fmt: skip
-            lane = await self.lane(connection, campaign, post.labels)
-            times[lane] = min(times.get(lane, due_at), due_at)
-        return times
-
-
-class _Slots:
-    """A campaign's free slots, from the next on."""
-
-    def __init__(self, begin: datetime, campaign: Campaign) -> None:
-        self.next_at, self.campaign = begin, campaign
-
-    def all(self) -> Iterator[datetime]:
-        gap = timedelta(seconds=3_600 / self.campaign.per_hour) if self.campaign.per_hour else None
-        for at in self.campaign.frame.slots(self.next_at):
-            self.next_at = at + (gap or timedelta(0))
-            yield at
+CALENDAR_DAYS = 366
 
 
 def add_routes(router: APIRouter, post_desk: PostDesk) -> None:
@@ -246,7 +70,21 @@ def _add_reading(router: APIRouter, post_desk: PostDesk) -> None:
     async def count_states(_: Caller = require(*READERS)) -> dict[str, int]:
         """Count all posts by state."""
         async with engine.connect() as connection:
-            return await desk.count_states(connection)
+            return await counts.by_state(connection)
+
+    @router.get("/calendar")
+    async def read_calendar(
+        begin: date,
+        end: date,
+        campaign_id: str | None = None,
+        _: Caller = require(*READERS),
+    ) -> list[CalendarDay]:
+        """Count offers by campaign, day (UTC) and state, from one day until before another."""
+        if not timedelta(0) < end - begin <= timedelta(days=CALENDAR_DAYS):
+            raise field_problem("end", f"must be later than begin, by {CALENDAR_DAYS} days at most")
+        async with engine.connect() as connection:
+            rows = await counts.by_day(connection, begin=begin, end=end, campaign_id=campaign_id)
+        return [CalendarDay.model_validate(dict(row)) for row in rows]
 
 
 def _add_queueing(router: APIRouter, post_desk: PostDesk) -> None:
@@ -280,9 +118,9 @@ def _add_queueing(router: APIRouter, post_desk: PostDesk) -> None:
         """Say which offers these bodies mean, and what is wrong with them; nothing is queued."""
         async with engine.connect() as connection:
             campaign = await campaign_api.look(connection, campaign_id)
-            slots = _Slots(await _next_slot(connection, campaign_id), campaign)
+            slots = FreeSlots(await next_slot(connection, campaign_id), campaign)
         done = check(body, campaign, post_desk.known, free=slots.all())
-        _refuse(done)
+        refuse(done)
         return [row | {"warnings": warnings(row["labels"], post_desk.known)} for row in done.rows]
 
 
@@ -355,36 +193,3 @@ def _add_decisions(router: APIRouter, post_desk: PostDesk) -> None:
     async def decide_many(body: Decision, caller: Caller = require("approver")) -> list[PostView]:
         """Approve or reject many that wait: all of them or none."""
         return await decide(sorted(set(body.post_ids)), body, caller)
-
-
-async def _now(connection: AsyncConnection) -> datetime:
-    found: datetime = (await connection.execute(text("SELECT clock_timestamp()"))).scalar_one()
-    return found
-
-
-async def _next_slot(connection: AsyncConnection, campaign_id: str) -> datetime:
-    statement = text(
-        "SELECT GREATEST(next_slot_at, clock_timestamp()) FROM campaigns WHERE campaign_id = :id"
-    )
-    found: datetime = (await connection.execute(statement, {"id": campaign_id})).scalar_one()
-    return found
-
-
-async def _take_slots(connection: AsyncConnection, campaign_id: str, next_at: datetime) -> None:
-    await connection.execute(
-        text("UPDATE campaigns SET next_slot_at = :at WHERE campaign_id = :id"),
-        {"at": next_at, "id": campaign_id},
-    )
-
-
-def _refuse(done: Checked, *, strip: str = "") -> None:
-    """Say all that is wrong at once."""
-    if done.problems:
-        errors = [
-            {"pointer": one["pointer"].replace(f"/{strip}", "/", 1) if strip else one["pointer"],
-             "detail": one["detail"]}
-            for one in done.problems
-        ]  # fmt: skip
-        first = errors[0]
-        more = f", and {len(errors) - 1} more" if len(errors) > 1 else ""
-        raise Problem(422, f"{first['pointer'][1:]}: {first['detail']}{more}", errors=errors)

@@ -17,7 +17,7 @@ from services.scheduler import campaign_api, desk, questions
 from services.scheduler.answering import Why, why
 from services.scheduler.answers import read_audit
 from services.scheduler.campaign_api import READERS
-from services.scheduler.post_api import PostDesk
+from services.scheduler.post_desk import PostDesk
 from services.scheduler.recovery import Slots, recover
 
 PREVIEW_POSTS = 1_000

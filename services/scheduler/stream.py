@@ -28,6 +28,7 @@ from schemas.posts import DuePost, Outcome
 from schemas.topics import ACCOUNTS, DUE, FENCE_KEY, HOLDS, OUTCOMES, dead_letters_of, key_of
 from services.kit import broker as kafka
 from services.kit.telemetry import Clock, trace_id
+from services.scheduler.counts import sum_up
 from services.scheduler.lane_store import LaneStore
 from services.scheduler.store import Store
 
@@ -38,6 +39,7 @@ LOOK_S: Final = 30.0  # For next times that a crash has lost.
 CLAIMED_MOST: Final = 5_000  # In hand: above it the queue rests.
 HAND_POSTS: Final = 500
 RECORD_S: Final = 0.05
+COUNT_S: Final = 1.0
 BUCKETS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
 RETRY_S: Final = 1.0
 COMMIT_EVERY_S: Final = 1.0
@@ -180,6 +182,15 @@ class Stream:
             self.lateness.observe(max(0.0, now_s - due_s))
         self._handed += [post.post.post_id for _, _, post in due]
         self.handed.inc(len(due))
+
+    async def keep_counting(self) -> None:
+        """Sum up what has changed, every second, for ever."""
+        while True:
+            await asyncio.sleep(COUNT_S)
+            try:
+                await sum_up(self.store.engine)
+            except (SQLAlchemyError, OSError) as error:
+                log.error("the counts", error=str(error))
 
     async def keep_recording(self) -> None:
         """Write what was handed over, a few times a second, for ever."""

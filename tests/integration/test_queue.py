@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from ops.embedded.system import System
 from schemas.posts import DuePost
 from services.kit import database
-from services.scheduler import campaign_desk, desk
+from services.scheduler import campaign_desk, counts, desk
 from services.scheduler.app import VERSIONS
 from services.scheduler.bodies import CampaignBody
 from services.scheduler.lane_store import LaneStore, lane_of
@@ -272,6 +272,34 @@ async def _due(queue: Queue, ids: list[str]) -> dict[str, datetime]:
     return {row["post_id"]: row["due_at"] for row in rows}
 
 
+async def test_counts_are_those_of_the_rows_whatever_happens_to_them(queue: Queue) -> None:
+    ids = await queue.add(*[-1 * S] * 7, 3 * timedelta(days=1))
+    await queue.add(-1 * S, line="valley")
+    await queue.claim()
+    await counts.sum_up(queue.engine)
+    await queue.store.record_handed(ids[:3])
+    await queue.store.record_outcomes([an_outcome(post_id=ids[0]), an_outcome(post_id=ids[1])])
+    await queue.run(
+        "UPDATE posts SET due_at = due_at + interval '2 days', latest_at = latest_at + interval '2 days' WHERE post_id = :id",
+        id=ids[2],
+    )
+    await queue.lanes.record_opened(a_hold('{line="coast"}'))
+    for _ in range(2):
+        async with queue.engine.connect() as connection:
+            kept = await counts.by_state(connection)
+            days = await counts.by_day(
+                connection, begin=LONG_AGO.date(), end=LONG_AGO.date().replace(year=2099),
+                campaign_id=queue.campaign,
+            )  # fmt: skip
+            statement = f"SELECT state, count(*) AS n FROM ({desk.POST}) q GROUP BY 1"  # noqa: S608  # Ours.
+            rows = await connection.execute(text(statement))
+            there = {row.state: row.n for row in rows}
+        assert kept == there
+        assert kept == {"published": 2, "handed": 1, "claimed": 5, "held": 1}
+        assert sum(row["offers"] for row in days) == 9
+        await counts.sum_up(queue.engine)
+
+
 def _move(connection: Connection, versions: Path, revision: str, *, down: bool) -> None:
     script = ScriptDirectory(str(versions.parent), version_locations=[str(versions)])
     steps = script._downgrade_revs if down else script._upgrade_revs
@@ -286,7 +314,7 @@ async def test_migrations_go_down_and_up_on_a_filled_database(queue: Queue) -> N
     held = await queue.add(-1 * S, line="valley")
     await queue.lanes.record_opened(a_hold('{line="valley"}'))
     (post_id,) = await queue.add(-1 * S)
-    for revision, down in (("0001", True), ("0002", False)):
+    for revision, down in (("0001", True), ("0003", False)):
         async with queue.engine.begin() as connection:
             await connection.run_sync(_move, VERSIONS, revision, down=down)
     assert [one.post.post_id for one in await queue.claim()] == [post_id]

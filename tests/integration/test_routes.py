@@ -76,6 +76,7 @@ TABLE: dict[str, set[str]] = {
     "POST /v1/posts/{post_id}/cancel": {"marketing"},
     "POST /v1/posts/{post_id}/approve": {"approver"},
     "GET /v1/summary": READING,
+    "GET /v1/calendar": READING,
     "GET /v1/ledger": READING,
     "GET /v1/ledger/{post_id}": READING,
     "GET /v1/gate": READING,
