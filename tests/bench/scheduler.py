@@ -5,6 +5,7 @@
 - A tick that claims a hundred due offers, with and without a million past-due offers in held lanes.
 - Dispatch: offers all due at one time, from the first to the last on posts.due; the publisher is stopped.
 - Lateness: offers spread over a minute, from due time to a consumer of posts.due.
+- The calendar of all of it; a file by the command, beside a bare COPY of its bytes.
 - `POST` of one offer: by wrk, a process of its own on the same two cores; without wrk it is not measured.
 
 `BENCH_QUICK=1`: a tenth of the sizes.
@@ -25,6 +26,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import uvloop
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from sqlalchemy import text
@@ -37,6 +39,7 @@ from schemas.labels import parse_matchers
 from schemas.posts import DuePost
 from schemas.topics import DUE
 from services.kit import database
+from services.scheduler import counts
 from services.scheduler.app import VERSIONS
 from services.scheduler.lane_store import LaneStore
 from services.scheduler.store import SCHEMA, Store
@@ -47,6 +50,7 @@ PAST_DUE = SIZES[2] // 10
 CAMPAIGNS, LANES = 20, 100  # So many lanes each: two thousand.
 ROUNDS, TICKS, DUE_POSTS = 9, 25, 100
 DISPATCHED, SPREAD_PER_S, SPREAD_S = (10_000, 300, 20) if QUICK else (50_000, 1_000, 60)
+IMPORTED = 5_000 if QUICK else 50_000
 PATIENCE_S = 120.0
 MS = 1_000
 CAMPAIGN_ROWS = """
@@ -84,6 +88,7 @@ def measure() -> list[dict[str, Any]]:
         rows = uvloop.run(_holds_and_ticks(system.database))
         rows += uvloop.run(_dispatch(system))
         rows += _requests(system, Path(folder))
+        rows += _import(system, Path(folder))
     return rows
 
 
@@ -104,6 +109,7 @@ async def _holds_and_ticks(url: str) -> list[dict[str, Any]]:
             _say("the usual way: UPDATE")
             update_s = await _update_s(engine)
     rows = _hold_rows(times, update_s)
+    rows += await _calendar(engine)
     rows += await _ticks(engine)
     await _run(engine, f"DROP SCHEMA {schema} CASCADE")
     await engine.dispose()
@@ -166,6 +172,30 @@ def _hold_rows(times: dict[int, list[float]], update_s: float) -> list[dict[str,
             "measured": f"{update_s:.1f} s, {ratio:,.0f} ×",
             "met": ratio >= 1_000,
         },
+    ]
+
+
+async def _calendar(engine: AsyncEngine) -> list[dict[str, Any]]:
+    """Count offers by campaign, day and state of the month in which all of them are due."""
+    await counts.sum_up(engine)
+    await _run(engine, "VACUUM ANALYZE post_counts")
+    begin, found = datetime.now(UTC).date(), []
+    async with engine.connect() as connection:
+        for _ in range(ROUNDS):
+            begun_s = time.perf_counter()
+            days = await counts.by_day(
+                connection, begin=begin, end=begin + timedelta(days=62), campaign_id=None
+            )
+            found.append((time.perf_counter() - begun_s) * MS)
+    assert sum(day["offers"] for day in days) == SIZES[2]
+    took_ms = statistics.median(found)
+    return [
+        {
+            "what": f"the calendar of two months: {SIZES[2]:,} offers by campaign, day and state",
+            "aim": "≤ 50 ms",
+            "measured": f"{took_ms:.1f} ms",
+            "met": took_ms <= 50,
+        }
     ]
 
 
@@ -336,6 +366,55 @@ def _requests(system: System, folder: Path) -> list[dict[str, Any]]:
             "met": p99 <= 20,
         },
     ]
+
+
+def _import(system: System, folder: Path) -> list[dict[str, Any]]:
+    """Queue a file by `interlock posts import`, and COPY the same bytes into a table without an index."""
+    file = folder / "offers.csv"
+    with file.open("w") as out:
+        out.write("account,text,due_at,label.line\n")
+        for number in range(IMPORTED):
+            out.write(
+                f"social-en,Half price to the sea today {number},2099-01-01T00:00:00Z,coast\n"
+            )
+    _say(f"{IMPORTED:,} rows of a file")
+    with system.client("scheduler", "marketing") as client:
+        made = client.post("/v1/campaigns", json={"name": "file"}).raise_for_status().json()
+        key = client.headers["authorization"].split(" ")[1]
+        where = [
+            "--campaign",
+            made["campaign_id"],
+            "--scheduler",
+            str(client.base_url),
+            "--key",
+            key,
+        ]
+    begun_s = time.perf_counter()
+    command = [sys.executable, "-m", "services.cli", "posts", "import", str(file), *where]
+    subprocess.run(command, check=True, capture_output=True)
+    ours_s = time.perf_counter() - begun_s
+    bare_s = uvloop.run(_copy(system.database, file))
+    ratio = bare_s / ours_s
+    return [
+        {
+            "what": f"import of {IMPORTED:,} rows by the command: all tried, then queued",
+            "aim": "≥ 0.25 × the speed of a bare COPY",
+            "measured": f"{IMPORTED / ours_s:,.0f} rows/s, {ratio:.3f} × (COPY: {IMPORTED / bare_s:,.0f}/s)",
+            "met": ratio >= 0.25,
+        }
+    ]
+
+
+async def _copy(url: str, file: Path) -> float:
+    connection: Any = await asyncpg.connect(url)  # type: ignore[no-untyped-call]
+    await connection.execute(
+        "CREATE TEMP TABLE bare (account text, text text, due timestamptz, line text)"
+    )
+    begun_s = time.perf_counter()
+    await connection.copy_to_table("bare", source=file, format="csv", header=True)
+    took_s = time.perf_counter() - begun_s
+    await connection.close()
+    return took_s
 
 
 def _wrk(wrk: str, script: Path, url: str, *, connections: int) -> tuple[float, float, float]:
