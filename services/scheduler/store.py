@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import TypeAdapter
 from sqlalchemy import text
@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from schemas.posts import DuePost, Outcome, Post
 from services.scheduler.life import after
-from services.scheduler.recovery import Decision, Plan, Slots, recover
+from services.scheduler.recovery import Decision, Plan, Review, Slots, recover
 
 SCHEMA: Final = "scheduler"
 CLAIM_POSTS: Final = 1_000
@@ -152,9 +152,11 @@ class Store:
             until = {"until": now + AHEAD}
             rows = (await connection.execute(text(_DUE), values | until)).mappings().all()
             by_lane = {lane["lane_id"]: lane for lane in lanes}
-            late = [row for row in rows if _is_late(row, now, returned_at)]
-            await self._decide(connection, late, by_lane, now)
-            wanted = [row["post_id"] for row in rows if not _is_late(row, now, returned_at)]
+            kinds = {row["post_id"]: _lateness(row, now, returned_at) for row in rows}
+            for kind in ("missed", "too late"):
+                late = [row for row in rows if kinds[row["post_id"]] == kind]
+                await self._decide(connection, late, by_lane, now, is_missed=kind == "missed")
+            wanted = [row["post_id"] for row in rows if kinds[row["post_id"]] == "on time"]
             claim = await connection.execute(text(_CLAIM), {"ids": wanted, "now": now})
             claimed = {row.post_id for row in claim}
             await connection.execute(text(_NEXT), values)
@@ -172,15 +174,18 @@ class Store:
         late: Sequence[Any],
         lanes: dict[int, Any],
         now: datetime,
+        *,
+        is_missed: bool,
     ) -> None:
-        """Settle what we were too late for: it expires, or the plan decides."""
+        """Settle what we are too late for: by the plan where nobody was there, else it expires."""
         by_campaign: dict[str, list[Any]] = {}
         for row in late:
             by_campaign.setdefault(row["campaign_id"], []).append(row)
         for campaign_id, rows in by_campaign.items():
             lane = lanes[rows[0]["lane_id"]]
+            plan = _PLAN.validate_python(lane["recovery"]) if is_missed else Review()
             await settle(
-                connection, campaign_id, rows, now=now, plan=_PLAN.validate_python(lane["recovery"]),
+                connection, campaign_id, rows, now=now, plan=plan,
                 stopped=lambda row: now - row["due_at"], why="due while the scheduler was away",
             )  # fmt: skip
 
@@ -331,9 +336,13 @@ async def _write_history(connection: AsyncConnection, outcomes: Sequence[Outcome
     )
 
 
-def _is_late(row: Any, now: datetime, returned_at: datetime) -> bool:
-    """Say whether it should have gone out while nobody was there, or is of no use any more."""
-    return bool(max(row["due_at"], row["ready_at"]) < returned_at or row["latest_at"] <= now)
+def _lateness(
+    row: Any, now: datetime, returned_at: datetime
+) -> Literal["on time", "missed", "too late"]:
+    """Say whether an offer fell due while nobody was there, or is of no use any more."""
+    if max(row["due_at"], row["ready_at"]) < returned_at:
+        return "missed"
+    return "too late" if row["latest_at"] <= now else "on time"
 
 
 def due_post(row: Any, labels: dict[str, str], *, attempt: int) -> DuePost:

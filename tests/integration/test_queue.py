@@ -5,107 +5,31 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-import uuid
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ops.embedded.system import System
-from schemas.posts import DuePost
-from services.kit import database
-from services.scheduler import campaign_desk, counts, desk
+from services.scheduler import counts, desk
 from services.scheduler.app import VERSIONS
-from services.scheduler.bodies import CampaignBody
-from services.scheduler.lane_store import LaneStore, lane_of
 from services.scheduler.store import Store
 from tests.builders import a_hold, a_release, an_outcome
+from tests.queues import LONG_AGO, Queue, new_queue
 
-LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 S = timedelta(seconds=1)
-
-
-@dataclass
-class Queue:
-    engine: AsyncEngine
-    store: Store
-    lanes: LaneStore
-    campaign: str = ""
-
-    async def new_campaign(self, **values: Any) -> str:
-        known = CampaignBody.model_validate({"name": "queue"} | values)
-        columns = {name: getattr(known, name) for name in campaign_desk.COLUMNS}
-        columns |= {"accounts": [], "recovery": known.recovery.model_dump(mode="json")}
-        async with self.engine.begin() as connection:
-            row = await campaign_desk.add_campaign(
-                connection, columns, state="running", author="ada"
-            )
-        self.campaign = row["campaign_id"]
-        return self.campaign
-
-    async def add(self, *due: timedelta, line: str = "coast", expect: bool = True) -> list[str]:
-        """Queue offers that are due so far from now."""
-        now = datetime.now(UTC)
-        async with self.engine.begin() as connection:
-            lane = await lane_of(
-                connection, self.campaign, {"line": line}, running=True, priority=0
-            )
-            rows: list[dict[str, Any]] = [
-                {
-                    "lane_id": lane, "account": "social-en", "text": "To the sea", "language": None,
-                    "due_at": now + one, "latest_at": now + one + timedelta(hours=1), "media": [],
-                    "card": None, "external_id": None,
-                }
-                for one in due
-            ]  # fmt: skip
-            ids = await desk.add_posts(
-                connection, self.campaign, rows, state="queued", author="ada"
-            )
-        if expect:
-            await self.lanes.expect({lane: now + min(due)})
-        return ids
-
-    async def claim(self, returned_at: datetime = LONG_AGO) -> list[DuePost]:
-        await self.store.look()
-        found = await self.store.claim_due(returned_at)
-        return found.posts if found else []
-
-    async def claim_all(self) -> list[str]:
-        found: list[str] = []
-        while posts := await self.claim():
-            found += [due.post.post_id for due in posts]
-        return found
-
-    async def state(self, post_id: str) -> str:
-        async with self.engine.connect() as connection:
-            row = await desk.read_post(connection, post_id)
-        assert row is not None
-        found: str = row["state"]
-        return found
-
-    async def run(self, statement: str, **values: Any) -> None:
-        async with self.engine.begin() as connection:
-            await connection.execute(text(statement), values)
 
 
 @pytest.fixture
 async def queue(system: System) -> AsyncIterator[Queue]:
-    schema = f"queue_{uuid.uuid4().hex[:12]}"
-    engine = database.new_engine(system.database, schema=schema)
-    await database.migrate(engine, schema=schema, versions=VERSIONS)
-    made = Queue(engine, Store(engine), LaneStore(engine))
-    await made.new_campaign()
+    made = await new_queue(system)
     yield made
-    await made.run(f"DROP SCHEMA {schema} CASCADE")
-    await engine.dispose()
+    await made.close()
 
 
 async def test_what_is_due_is_claimed_once_in_order_and_what_is_later_is_not(queue: Queue) -> None:
@@ -121,7 +45,7 @@ async def test_many_claim_at_once_and_each_offer_is_claimed_once(queue: Queue) -
     ids = set()
     for line in range(20):
         ids |= set(await queue.add(*[-1 * S] * 50, line=f"line-{line}"))
-    others = [Queue(queue.engine, Store(queue.engine), queue.lanes) for _ in range(6)]
+    others = [Queue(queue.engine, Store(queue.engine), queue.lanes, queue.schema) for _ in range(6)]
     found = [
         one for claimed in await asyncio.gather(*(o.claim_all() for o in others)) for one in claimed
     ]
@@ -319,3 +243,13 @@ async def test_migrations_go_down_and_up_on_a_filled_database(queue: Queue) -> N
             await connection.run_sync(_move, VERSIONS, revision, down=down)
     assert [one.post.post_id for one in await queue.claim()] == [post_id]
     assert await queue.state(held[0]) == "held"
+
+
+async def test_an_offer_that_came_too_late_expires_also_where_the_plan_is_to_shift(
+    queue: Queue,
+) -> None:
+    """Found by random histories: it was shifted at each tick, for ever."""
+    await queue.new_campaign(recovery={"plan": "shift"})
+    (late,) = await queue.add(timedelta(hours=-2))
+    assert await queue.claim() == []
+    assert await queue.state(late) == "expired"
