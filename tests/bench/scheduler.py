@@ -85,10 +85,12 @@ def measure() -> list[dict[str, Any]]:
         system.stopping = True
         for name in ("scheduler", "publisher", "detector"):
             system.children[name].stop()
-        rows = uvloop.run(_holds_and_ticks(system.database))
-        rows += uvloop.run(_dispatch(system))
+        rows = uvloop.run(_dispatch(system))
         rows += _requests(system, Path(folder))
         rows += _import(system, Path(folder))
+        system.children["scheduler"].stop()
+        # Last: what ten million rows write keeps the disk busy for minutes.
+        rows += uvloop.run(_holds_and_ticks(system.database))
     return rows
 
 
