@@ -15,9 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,7 +24,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import uvloop
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from sqlalchemy import text
@@ -43,6 +40,7 @@ from services.scheduler import counts
 from services.scheduler.app import VERSIONS
 from services.scheduler.lane_store import LaneStore
 from services.scheduler.store import SCHEMA, Store
+from tests.bench.requests import import_file, post_requests
 
 QUICK = bool(os.environ.get("BENCH_QUICK"))
 SIZES = (1_000, 100_000, 1_000_000) if QUICK else (10_000, 1_000_000, 10_000_000)
@@ -50,7 +48,6 @@ PAST_DUE = SIZES[2] // 10
 CAMPAIGNS, LANES = 20, 100  # So many lanes each: two thousand.
 ROUNDS, TICKS, DUE_POSTS = 9, 25, 100
 DISPATCHED, SPREAD_PER_S, SPREAD_S = (10_000, 300, 20) if QUICK else (50_000, 1_000, 60)
-IMPORTED = 5_000 if QUICK else 50_000
 PATIENCE_S = 120.0
 MS = 1_000
 CAMPAIGN_ROWS = """
@@ -71,12 +68,6 @@ POST_ROWS = """
         'queued', 'bench'
     FROM generate_series($2::bigint, $3::bigint) AS n JOIN lanes l ON l.lane_id = n % (SELECT count(*) FROM lanes) + 1
 """
-WRK = """
-wrk.method = "POST"
-wrk.headers["content-type"] = "application/json"
-wrk.headers["authorization"] = "Bearer {key}"
-wrk.body = '{{"account": "social-en", "text": "To the sea", "due_at": "2099-01-01T00:00:00Z"}}'
-"""
 
 
 def measure() -> list[dict[str, Any]]:
@@ -86,8 +77,8 @@ def measure() -> list[dict[str, Any]]:
         for name in ("scheduler", "publisher", "detector"):
             system.children[name].stop()
         rows = uvloop.run(_dispatch(system))
-        rows += _requests(system, Path(folder))
-        rows += _import(system, Path(folder))
+        rows += post_requests(system, Path(folder), _say)
+        rows += import_file(system, Path(folder), _say, rows=5_000 if QUICK else 50_000)
         system.children["scheduler"].stop()
         # Last: what ten million rows write keeps the disk busy for minutes.
         rows += uvloop.run(_holds_and_ticks(system.database))
@@ -331,110 +322,6 @@ async def _due_records(system: System, count: int) -> list[tuple[float, DuePost]
 
 def _start(system: System, name: str) -> None:
     system.replace(name)
-
-
-def _requests(system: System, folder: Path) -> list[dict[str, Any]]:
-    what = "POST of one offer, one process"
-    wrk = shutil.which("wrk")
-    if wrk is None:
-        return [
-            {
-                "what": f"{what}: wrk is not installed",
-                "aim": "≥ 1,500/s",
-                "measured": "not measured",
-            }
-        ]
-    with system.client("scheduler", "marketing") as client:
-        made = client.post("/v1/campaigns", json={"name": "bench"}).raise_for_status().json()
-        key = client.headers["authorization"].split(" ")[1]
-        url = f"{client.base_url}/v1/campaigns/{made['campaign_id']}/posts".replace("//v1", "/v1")
-    script = folder / "post.lua"
-    script.write_text(WRK.format(key=key))
-    _say("requests, as many as may be")
-    most, _, _ = _wrk(wrk, script, url, connections=16)
-    _say("requests, with two at once")
-    some, p50, p99 = _wrk(wrk, script, url, connections=2)
-    return [
-        {
-            "what": f"{what}, 16 connections",
-            "aim": "≥ 1,500/s",
-            "measured": f"{most:,.0f}/s",
-            "met": most >= 1_500,
-        },
-        {
-            "what": f"the same with 2 connections: {some:,.0f}/s, {some / most:.0%} of that",
-            "aim": "p99 ≤ 20 ms at half",
-            "measured": f"p50 {p50:.1f} ms, p99 {p99:.1f} ms",
-            "met": p99 <= 20,
-        },
-    ]
-
-
-def _import(system: System, folder: Path) -> list[dict[str, Any]]:
-    """Queue a file by `interlock posts import`, and COPY the same bytes into a table without an index."""
-    file = folder / "offers.csv"
-    with file.open("w") as out:
-        out.write("account,text,due_at,label.line\n")
-        for number in range(IMPORTED):
-            out.write(
-                f"social-en,Half price to the sea today {number},2099-01-01T00:00:00Z,coast\n"
-            )
-    _say(f"{IMPORTED:,} rows of a file")
-    with system.client("scheduler", "marketing") as client:
-        made = client.post("/v1/campaigns", json={"name": "file"}).raise_for_status().json()
-        key = client.headers["authorization"].split(" ")[1]
-        where = [
-            "--campaign",
-            made["campaign_id"],
-            "--scheduler",
-            str(client.base_url),
-            "--key",
-            key,
-        ]
-    begun_s = time.perf_counter()
-    command = [sys.executable, "-m", "services.cli", "posts", "import", str(file), *where]
-    subprocess.run(command, check=True, capture_output=True)
-    ours_s = time.perf_counter() - begun_s
-    bare_s = uvloop.run(_copy(system.database, file))
-    ratio = bare_s / ours_s
-    return [
-        {
-            "what": f"import of {IMPORTED:,} rows by the command: all tried, then queued",
-            "aim": "≥ 0.25 × the speed of a bare COPY",
-            "measured": f"{IMPORTED / ours_s:,.0f} rows/s, {ratio:.3f} × (COPY: {IMPORTED / bare_s:,.0f}/s)",
-            "met": ratio >= 0.25,
-        }
-    ]
-
-
-async def _copy(url: str, file: Path) -> float:
-    connection: Any = await asyncpg.connect(url)  # type: ignore[no-untyped-call]
-    await connection.execute(
-        "CREATE TEMP TABLE bare (account text, text text, due timestamptz, line text)"
-    )
-    begun_s = time.perf_counter()
-    await connection.copy_to_table("bare", source=file, format="csv", header=True)
-    took_s = time.perf_counter() - begun_s
-    await connection.close()
-    return took_s
-
-
-def _wrk(wrk: str, script: Path, url: str, *, connections: int) -> tuple[float, float, float]:
-    """Return requests a second, and milliseconds at the median and the 99th percentile."""
-    command = [wrk, "-t1", f"-c{connections}", "-d8s", "--latency", "-s", str(script), url]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert "Non-2xx" not in said, said
-    words = {
-        line.split()[0]: line.split()[1] for line in said.splitlines() if len(line.split()) > 1
-    }
-    return float(words["Requests/sec:"]), _in_ms(words["50%"]), _in_ms(words["99%"])
-
-
-def _in_ms(given: str) -> float:
-    for unit, factor in (("us", 0.001), ("ms", 1.0), ("s", 1_000.0)):
-        if given.endswith(unit):
-            return float(given.removesuffix(unit)) * factor
-    raise ValueError(given)
 
 
 async def _run(engine: AsyncEngine, statement: str, *values: Any) -> None:
