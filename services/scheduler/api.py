@@ -5,16 +5,16 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from services.scheduler import campaign_api, file_api, post_api, question_api
-from services.scheduler.checks import Known
+from services.scheduler.checks import Accounts
 from services.scheduler.lane_store import LaneStore
 from services.scheduler.post_desk import PostDesk
 
 
-def new_router(lanes: LaneStore, known: Known) -> APIRouter:
+def new_router(lanes: LaneStore, accounts: Accounts) -> APIRouter:
     """Return the scheduler's routes."""
     router = APIRouter(prefix="/v1")
     campaign_api.add_routes(router, lanes.engine)
-    post_desk = PostDesk(lanes, known)
+    post_desk = PostDesk(lanes, accounts)
     post_api.add_routes(router, post_desk)
     file_api.add_routes(router, post_desk)
     question_api.add_routes(router, post_desk)

@@ -13,7 +13,6 @@ from services.kit import broker as kafka
 from services.kit import database, telemetry, web
 from services.kit.settings import Settings
 from services.scheduler.api import new_router
-from services.scheduler.checks import Known
 from services.scheduler.lane_store import LaneStore
 from services.scheduler.store import SCHEMA, Store
 from services.scheduler.stream import Stream
@@ -67,5 +66,5 @@ def new_service(settings: Settings) -> FastAPI:
         readiness=stream.not_ready,
         lifespan=lifespan,
     )
-    app.include_router(new_router(lanes, Known(accounts=stream.accounts)))
+    app.include_router(new_router(lanes, stream.accounts))
     return app

@@ -180,7 +180,7 @@ class Campaign(BaseModel):
 
 
 class PostView(BaseModel):
-    """An offer as it stands. `warnings` are what its author should know."""
+    """An offer as it stands."""
 
     post_id: str
     campaign_id: str
@@ -203,7 +203,6 @@ class PostView(BaseModel):
     media: list[Media]
     card: Card | None
     cancel_at: datetime | None
-    warnings: list[str] = []
 
 
 class CalendarDay(BaseModel):

@@ -75,6 +75,8 @@ def _add_writing(router: APIRouter, engine: AsyncEngine) -> None:
             known = await lock(connection, campaign_id)
             must_match(if_match, known.version)
             values = {name: _plain(body, name) for name in body.model_fields_set}
+            if known.needs_approval and not values.get("needs_approval", True):
+                raise field_problem("needs_approval", "cannot be taken back", status=409)
             begins_at, ends_at = (
                 values.get(name, getattr(known, name)) for name in ("begins_at", "ends_at")
             )

@@ -49,15 +49,16 @@ async def add_campaign(
 async def change_campaign(
     connection: AsyncConnection, campaign_id: str, values: Mapping[str, Any], *, author: str
 ) -> None:
-    """Change some of a campaign."""
+    """Change some of a campaign; whoever wrote last is its author, and approves nothing of it."""
     known = _written(values)
     changes = ", ".join(f"{name} = {_place(name)}" for name in values)
     await connection.execute(
         text(
-            f"UPDATE campaigns SET {changes}, version = version + 1, changed_at = now()"  # noqa: S608  # Ours.
+            f"UPDATE campaigns SET {changes}, author = :author, version = version + 1,"  # noqa: S608  # Ours.
+            " changed_at = now()"
             " WHERE campaign_id = :id"
         ),
-        known | {"id": campaign_id},
+        known | {"id": campaign_id, "author": author},
     )
     if "priority" in values:
         await connection.execute(

@@ -34,19 +34,12 @@ class Checked:
             self.problems.append({"pointer": f"/{pointer}", "detail": detail})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
-    """What offers are checked against: accounts by name, and the labels that offers are known by.
-
-    With no account known yet nothing is said of accounts.
-    """
-
-    accounts: Mapping[str, ChannelAccount]
-    label_names: frozenset[str] = frozenset()
+# The accounts by name; with none known yet nothing is said of accounts.
+Accounts = Mapping[str, ChannelAccount]
 
 
 def check(
-    bodies: Iterable[PostBody], campaign: Campaign, known: Known, *, free: Iterator[datetime]
+    bodies: Iterable[PostBody], campaign: Campaign, known: Accounts, *, free: Iterator[datetime]
 ) -> Checked:
     """Return the offers that these bodies mean; `free` gives the campaign's next free slots."""
     done = Checked()
@@ -67,7 +60,7 @@ def check(
 
 
 def _accounts(
-    done: Checked, number: int, body: PostBody, campaign: Campaign, known: Known
+    done: Checked, number: int, body: PostBody, campaign: Campaign, known: Accounts
 ) -> tuple[str, ...]:
     accounts = body.on(tuple(campaign.accounts))
     if not accounts:
@@ -101,12 +94,14 @@ def _times(
     return times
 
 
-def _check_account(done: Checked, number: int, body: PostBody, account: str, known: Known) -> None:
-    if not known.accounts:
+def _check_account(
+    done: Checked, number: int, body: PostBody, account: str, known: Accounts
+) -> None:
+    if not known:
         return
-    found = known.accounts.get(account)
+    found = known.get(account)
     if found is None:
-        done.wrong(f"{number}/account", unknown("account", account, known.accounts))
+        done.wrong(f"{number}/account", unknown("account", account, known))
         return
     text = body.variants.get(account, body.text)
     where = f"variants/{account}" if account in body.variants else "text"
@@ -145,11 +140,3 @@ def _row(
 def as_json(media: Iterable[Media]) -> list[dict[str, str]]:
     """Return pictures as the queue keeps them."""
     return [one.model_dump(mode="json") for one in media]
-
-
-def warnings(labels: Labels, known: Known) -> list[str]:
-    """Return what an offer's author should know of its labels."""
-    return [
-        f"without a `{name}` label this offer is held by every incident on any {name}"
-        for name in sorted(known.label_names - set(labels))
-    ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -21,7 +21,7 @@ from services.scheduler.bodies import (
     PostView,
 )
 from services.scheduler.campaign_api import READERS
-from services.scheduler.checks import check, warnings
+from services.scheduler.checks import check
 from services.scheduler.life import EDITABLE, State
 from services.scheduler.once import IdempotencyKey, IfMatch, must_match, once, tag_of
 from services.scheduler.post_desk import FreeSlots, PostDesk, Times, next_slot, refuse
@@ -119,9 +119,9 @@ def _add_queueing(router: APIRouter, post_desk: PostDesk) -> None:
         async with engine.connect() as connection:
             campaign = await campaign_api.look(connection, campaign_id)
             slots = FreeSlots(await next_slot(connection, campaign_id), campaign)
-        done = check(body, campaign, post_desk.known, free=slots.all())
+        done = check(body, campaign, post_desk.accounts, free=slots.all())
         refuse(done)
-        return [row | {"warnings": warnings(row["labels"], post_desk.known)} for row in done.rows]
+        return done.rows
 
 
 def _add_changes(router: APIRouter, post_desk: PostDesk) -> None:
@@ -171,23 +171,26 @@ def _add_decisions(router: APIRouter, post_desk: PostDesk) -> None:
         await lanes.expect(times)
         return [post_desk.view(row) for row in rows]
 
+    async def decide_one(
+        post_id: str, decision: Literal["approve", "reject"], body: Comment | None, caller: Caller
+    ) -> PostView:
+        comment = body.comment if body else ""
+        one = Decision(decision=decision, post_ids=(post_id,), comment=comment)
+        return (await decide([post_id], one, caller))[0]
+
     @router.post("/posts/{post_id}/approve")
     async def approve_post(
         post_id: str, body: Comment | None = None, caller: Caller = require("approver")
     ) -> PostView:
         """Let a post that waits go out. Nobody approves what they wrote themselves."""
-        comment = body.comment if body else ""
-        one = Decision(decision="approve", post_ids=(post_id,), comment=comment)
-        return (await decide([post_id], one, caller))[0]
+        return await decide_one(post_id, "approve", body, caller)
 
     @router.post("/posts/{post_id}/reject")
     async def reject_post(
         post_id: str, body: Comment | None = None, caller: Caller = require("approver")
     ) -> PostView:
         """End a post that waits."""
-        comment = body.comment if body else ""
-        one = Decision(decision="reject", post_ids=(post_id,), comment=comment)
-        return (await decide([post_id], one, caller))[0]
+        return await decide_one(post_id, "reject", body, caller)
 
     @router.post("/reviews")
     async def decide_many(body: Decision, caller: Caller = require("approver")) -> list[PostView]:

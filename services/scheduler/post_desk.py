@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,11 +10,12 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from schemas.channels import ChannelAccount
 from services.kit.web import Caller, Problem
 from services.scheduler import campaign_api, desk
 from services.scheduler.bodies import Campaign, Decision, PostBody, PostChange, PostView
 from services.scheduler.campaign_life import TAKES_POSTS
-from services.scheduler.checks import Checked, Known, as_json, check, warnings
+from services.scheduler.checks import Checked, as_json, check
 from services.scheduler.lane_store import LaneStore, lane_of
 from services.scheduler.lanes import lane_key
 from services.scheduler.life import State
@@ -35,8 +36,8 @@ class Queued:
 class PostDesk:
     """What the routes of offers share."""
 
-    def __init__(self, lanes: LaneStore, known: Known) -> None:
-        self.lanes, self.engine, self.known = lanes, lanes.engine, known
+    def __init__(self, lanes: LaneStore, accounts: Mapping[str, ChannelAccount]) -> None:
+        self.lanes, self.engine, self.accounts = lanes, lanes.engine, accounts
 
     async def add(
         self, connection: AsyncConnection, campaign_id: str, bodies: list[PostBody], author: str
@@ -53,12 +54,14 @@ class PostDesk:
         takes_slots = any(body.slot for body in bodies)
         read = campaign_api.lock if takes_slots else campaign_api.look
         campaign = await read(connection, campaign_id)
+        if campaign.budget is not None and not takes_slots:
+            campaign = await campaign_api.lock(connection, campaign_id)  # Nobody counts meanwhile.
         if campaign.state not in TAKES_POSTS:
             raise Problem(409, f"the campaign {campaign_id} is {campaign.state}")
         slots = (
             FreeSlots(await next_slot(connection, campaign_id), campaign) if takes_slots else None
         )
-        done = check(bodies, campaign, self.known, free=slots.all() if slots else iter(()))
+        done = check(bodies, campaign, self.accounts, free=slots.all() if slots else iter(()))
         refuse(done)
         await self._must_be_in_budget(connection, campaign, len(done.rows))
         await self._give_lanes(connection, campaign, done.rows)
@@ -102,9 +105,7 @@ class PostDesk:
 
     def view(self, row: Any) -> PostView:
         """Return a row as its author sees it."""
-        return PostView.model_validate(
-            dict(row) | {"warnings": warnings(row["labels"], self.known)}
-        )
+        return PostView.model_validate(dict(row))
 
     async def read(self, connection: AsyncConnection, post_id: str) -> PostView:
         """Return a post, or a 404."""
@@ -137,7 +138,7 @@ class PostDesk:
             account=post.account, text=values.get("text", post.text), due_at=due_at,
             latest_at=latest_at, labels=labels, media=values.get("media", tuple(post.media)),
         )  # fmt: skip
-        refuse(check([whole], campaign, self.known, free=iter(())), strip="0/")
+        refuse(check([whole], campaign, self.accounts, free=iter(())), strip="0/")
         values |= {"due_at": due_at, "latest_at": latest_at}
         values["lane_id"] = lane = await self.lane(connection, campaign, labels)
         values.pop("labels", None)
@@ -146,7 +147,8 @@ class PostDesk:
         if values.get("card") is not None:
             values["card"] = values["card"].model_dump(mode="json")
         if campaign.needs_approval:
-            values |= {"state": "unapproved", "approver": None}
+            # Whoever wrote last is the author: nobody approves their own words in another's offer.
+            values |= {"state": "unapproved", "approver": None, "author": author}
         await desk.change_post(connection, post.post_id, values, author=author)
         return {lane: due_at}
 

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from schemas.posts import DuePost, Outcome, Post
 from services.scheduler.life import after
-from services.scheduler.recovery import Decision, Plan, Review, Slots, recover
+from services.scheduler.recovery import Plan, Review, Slots, recover
 
 SCHEMA: Final = "scheduler"
 CLAIM_POSTS: Final = 1_000
@@ -33,7 +33,7 @@ _PLAN: Final = TypeAdapter(Plan)
 
 POST_COLUMNS: Final = """
     p.post_id, p.account, p.text, p.language, p.due_at, p.latest_at, p.ready_at, p.campaign_id,
-    p.attempt, p.media, p.card, p.lane_id, p.number
+    p.attempt, p.media, p.card, p.lane_id, p.version
 """
 _PULSE: Final = """
     INSERT INTO pulse (id, alive_at, returned_at) VALUES (1, clock_timestamp(), 'epoch')
@@ -42,7 +42,7 @@ _PULSE: Final = """
     RETURNING returned_at
 """
 _LANES: Final = """
-    SELECT l.lane_id, l.labels, l.campaign_id, c.recovery, c.next_slot_at, clock_timestamp() AS now
+    SELECT l.lane_id, l.labels, l.campaign_id, c.recovery, clock_timestamp() AS now
     FROM lanes l JOIN campaigns c USING (campaign_id)
     WHERE l.state = 'open' AND l.running AND l.next_due_at <= clock_timestamp() + :ahead
     ORDER BY l.priority DESC, l.next_due_at LIMIT :lanes FOR UPDATE OF l SKIP LOCKED
@@ -54,9 +54,12 @@ _DUE: Final = f"""
         AND q.due_at <= :until ORDER BY q.due_at LIMIT :count
     ) p ORDER BY p.due_at LIMIT :count
 """  # noqa: S608  # Constants.
+# What somebody changed since it was read is passed over: the next tick reads it as it is.
 _CLAIM: Final = """
-    UPDATE posts SET state = 'claimed', attempt = attempt + 1, claimed_at = :now, changed_at = :now
-    WHERE post_id = ANY(:ids) AND state = 'queued' RETURNING post_id
+    UPDATE posts p SET state = 'claimed', attempt = p.attempt + 1, claimed_at = :now, changed_at = :now
+    FROM unnest(CAST(:ids AS text[]), CAST(:versions AS integer[])) AS seen (post_id, version)
+    WHERE p.post_id = seen.post_id AND p.version = seen.version AND p.state = 'queued'
+    RETURNING p.post_id
 """
 _MIN: Final = "(SELECT min(due_at) FROM posts p WHERE p.lane_id = l.lane_id AND p.state = 'queued')"
 _NEXT: Final = f"UPDATE lanes l SET next_due_at = {_MIN} WHERE lane_id = ANY(:lanes)"  # noqa: S608  # Ours.
@@ -75,9 +78,9 @@ _DECIDED: Final = """
     UPDATE posts p SET state = new.state, due_at = new.due_at, latest_at = new.latest_at,
         reason = new.reason, ready_at = CAST(:now AS timestamptz), changed_at = :now
     FROM unnest(CAST(:ids AS text[]), CAST(:states AS text[]), CAST(:due AS timestamptz[]),
-                CAST(:latest AS timestamptz[]), CAST(:reasons AS text[]))
-         AS new (post_id, state, due_at, latest_at, reason)
-    WHERE p.post_id = new.post_id AND p.state IN ('queued', 'held')
+                CAST(:latest AS timestamptz[]), CAST(:reasons AS text[]), CAST(:versions AS integer[]))
+         AS new (post_id, state, due_at, latest_at, reason, version)
+    WHERE p.post_id = new.post_id AND p.version = new.version AND p.state IN ('queued', 'held')
 """
 _OUTCOMES: Final = """
     UPDATE posts p SET state = new.state, reason = new.reason, changed_at = clock_timestamp(),
@@ -156,8 +159,12 @@ class Store:
             for kind in ("missed", "too late"):
                 late = [row for row in rows if kinds[row["post_id"]] == kind]
                 await self._decide(connection, late, by_lane, now, is_missed=kind == "missed")
-            wanted = [row["post_id"] for row in rows if kinds[row["post_id"]] == "on time"]
-            claim = await connection.execute(text(_CLAIM), {"ids": wanted, "now": now})
+            wanted = [row for row in rows if kinds[row["post_id"]] == "on time"]
+            seen = {
+                "ids": [row["post_id"] for row in wanted],
+                "versions": [row["version"] for row in wanted],
+            }
+            claim = await connection.execute(text(_CLAIM), seen | {"now": now})
             claimed = {row.post_id for row in claim}
             await connection.execute(text(_NEXT), values)
             self._claimed_of = values["lanes"]
@@ -265,7 +272,7 @@ async def settle(
     plan: Plan,
     stopped: Callable[[Any], timedelta],
     why: str,
-) -> list[Decision]:
+) -> None:
     """Decide for offers of one campaign that could not go out, and write it."""
     slots = await _slots(connection, campaign_id, now) if plan.plan == "spread" else Slots(now)
     before = slots.next_at
@@ -285,6 +292,7 @@ async def settle(
             "due": [one.due_at for one in decided],
             "latest": [one.latest_at for one in decided],
             "reasons": [one.reason for one in decided],
+            "versions": [row["version"] for row in rows],
         },
     )
     if slots.next_at != before:
@@ -292,7 +300,6 @@ async def settle(
             text("UPDATE campaigns SET next_slot_at = :at WHERE campaign_id = :id"),
             {"at": slots.next_at, "id": campaign_id},
         )
-    return decided
 
 
 async def _slots(connection: AsyncConnection, campaign_id: str, now: datetime) -> Slots:
@@ -346,7 +353,7 @@ def _lateness(
 
 
 def due_post(row: Any, labels: dict[str, str], *, attempt: int) -> DuePost:
-    """Return a row of the queue as it is handed over; what it holds was checked when it was written."""
+    """Return a row of the queue as it is handed over."""
     post = Post.model_validate(
         {
             "post_id": row["post_id"],

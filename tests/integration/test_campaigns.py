@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from ops.embedded.keys import add_key
 from tests.journey import Journey, wait_for
 
 HOUR = {"due_at": "2099-06-01T10:00:00Z"}
@@ -60,6 +61,31 @@ def test_an_edit_behind_an_approval_needs_a_new_one(journey: Journey) -> None:
     journey.approver.post(f"/v1/posts/{post_id}/approve").raise_for_status()
     changed = journey.marketing.patch(f"/v1/posts/{post_id}", json={"text": "Two for one"})
     assert (changed.json()["state"], changed.json()["approver"]) == ("unapproved", None)
+
+
+def test_nobody_gets_round_the_four_eyes(journey: Journey) -> None:
+    """Neither by switching them off, nor by putting one's own words into another's offer."""
+    campaign = journey.campaign(needs_approval=True)
+    path = f"/v1/campaigns/{campaign}"
+    assert journey.marketing.patch(path, json={"needs_approval": False}).status_code == 409
+    post_id = add(journey, campaign, **HOUR).json()["post_id"]
+    with two_roles(journey) as both:
+        wait_for("the key", lambda: both.get("/v1/summary").is_success)
+        both.patch(f"/v1/posts/{post_id}", json={"text": "My own words"}).raise_for_status()
+        assert both.post(f"/v1/posts/{post_id}/approve").status_code == 403
+        both.patch(path, json={"name": "My own campaign"}).raise_for_status()
+        act(journey, campaign, "submit").raise_for_status()
+        assert both.post(f"{path}/approve").status_code == 403
+    assert journey.approver.post(f"/v1/posts/{post_id}/approve").is_success
+
+
+def two_roles(journey: Journey) -> httpx.Client:
+    """Return a client of somebody who writes and approves."""
+    keys = journey.system.data / "keys.json"
+    name = f"both-{uuid.uuid4().hex[:8]}"
+    key = add_key(keys, name=name, roles=("marketing", "approver"))
+    address = journey.system.address("scheduler")
+    return httpx.Client(base_url=address, headers={"authorization": f"Bearer {key}"})
 
 
 def test_a_pause_is_no_hold_and_what_fell_due_meanwhile_is_not_sent_in_a_burst(

@@ -8,6 +8,7 @@ import random
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.config import Config
@@ -253,3 +254,20 @@ async def test_an_offer_that_came_too_late_expires_also_where_the_plan_is_to_shi
     (late,) = await queue.add(timedelta(hours=-2))
     assert await queue.claim() == []
     assert await queue.state(late) == "expired"
+
+
+async def test_what_was_changed_while_it_was_claimed_goes_out_as_it_is_now(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The claim has read the old words; it passes the offer over and reads it anew."""
+    (post_id,) = await queue.add(-1 * S)
+
+    async def change(*_: Any, **__: Any) -> None:
+        statement = "UPDATE posts SET text = 'Changed', version = version + 1 WHERE post_id = :id"
+        await queue.run(statement, id=post_id)
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(queue.store, "_decide", change)
+        assert await queue.claim() == []
+    (claimed,) = await queue.claim()
+    assert claimed.post.text == "Changed"

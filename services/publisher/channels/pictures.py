@@ -18,7 +18,7 @@ from schemas.posts import Media, Post
 from services.kit import outbound
 from services.publisher.channels import NotSent, Refused, Unknown
 
-KEPT: Final = 1_000  # Of posts: as many as may wait on one account.
+KEPT: Final = 4  # Of posts: an account sends one offer at a time, and a picture may be 16 MB.
 FETCH_S: Final = 30.0
 SERVER_ERRORS: Final = 500
 _SIGNS: Final = {

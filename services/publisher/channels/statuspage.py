@@ -14,7 +14,6 @@ from typing import Any, Final
 
 import httpx
 
-from schemas.base import Severity
 from schemas.channels import TextLimit
 from schemas.labels import covers
 from schemas.posts import Post
@@ -24,6 +23,7 @@ from services.publisher.channels import Publication, Refused, Retracted
 from services.publisher.channels.http import ask, new_client
 from services.publisher.gate import Cleared
 from services.publisher.ledger import Capabilities
+from services.publisher.page import COMPONENT_OF, IMPACT_OF
 from services.publisher.texts import first_line
 
 CONNECTIONS: Final = 2
@@ -32,13 +32,6 @@ _LIMIT: Final = TextLimit(most=25_000, unit="utf16")
 _STATUS: Final = {
     "opened": "investigating", "working": "identified",
     "monitoring": "monitoring", "resolved": "resolved",
-}  # fmt: skip
-_STATES: Final[dict[Severity, str]] = {
-    "critical": "major_outage", "major": "partial_outage",
-    "minor": "degraded_performance", "info": "operational",
-}  # fmt: skip
-_IMPACTS: Final[dict[Severity, str]] = {
-    "critical": "critical", "major": "major", "minor": "minor", "info": "none",
 }  # fmt: skip
 
 
@@ -90,8 +83,8 @@ class Statuspage:
             found["metadata"] = {"interlock": {"incident": post.incident_id or post.post_id}}
             found.setdefault("status", "investigating")
         if post.moment != "written":
-            found["impact_override"] = _IMPACTS[severity]
-            state = "operational" if post.moment == "resolved" else _STATES[severity]
+            found["impact_override"] = IMPACT_OF[severity]
+            state = "operational" if post.moment == "resolved" else COMPONENT_OF[severity]
             touched = [
                 name
                 for name, matchers in self.account.components.items()
