@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
+from hypothesis.errors import Flaky
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
@@ -290,7 +291,8 @@ def test_a_queue_that_was_broken_on_purpose_is_found_out(
     statement = getattr(module, name)
     assert right in statement
     monkeypatch.setattr(module, name, statement.replace(right, wrong))
-    with pytest.raises((AssertionError, ExceptionGroup)):
+    # Played again to be sure, by the clock, a failure may come a step sooner or later: that is Flaky.
+    with pytest.raises((AssertionError, ExceptionGroup, Flaky)):
         play(system, examples=300)  # The first that finds it is the last.
 
 
