@@ -17,6 +17,7 @@ import typer
 from services.commands.audit import audit
 from services.commands.ending import fail
 from services.commands.events import events
+from services.commands.labels import labels
 from services.commands.policy import policy
 from services.commands.posts import posts
 
@@ -31,6 +32,7 @@ app.add_typer(audit, name="audit")
 app.add_typer(policy, name="policy")
 app.add_typer(events, name="events")
 app.add_typer(posts, name="posts")
+app.add_typer(labels, name="labels")
 
 Service = Literal["scheduler", "detector", "publisher"]
 GRACE_S = 5

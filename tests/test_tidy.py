@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 # Some do I/O besides the four; ARCHITECTURE.md says which and why.
 SHELL = {
     "app", "api", "stream", "store", "__init__",
-    "answers", "campaign_api", "campaign_desk", "counts", "file_api", "lane_store", "once", "post_api", "post_desk", "question_api", "questions",
+    "answers", "campaign_api", "campaign_desk", "counts", "file_api", "label_api", "lane_store", "once", "post_api", "post_desk", "question_api", "questions",
     "delivery", "queues", "desk", "doors", "pollers", "outbox",
     "archive", "audit", "batches", "mail_store", "page_store", "paces", "push", "push_store", "site", "subscribe", "takeback",
 }  # fmt: skip
@@ -20,7 +20,7 @@ PURE = {
     "__future__", "collections", "dataclasses", "datetime", "enum", "functools", "json", "math",
     "operator", "typing", "pydantic", "pydantic_core", "schemas", "zoneinfo",
     "jmespath",  # Expressions over JSON.
-    "csv", "dateutil", "difflib", "io",
+    "csv", "dateutil", "io", "urllib",
     "rpds",  # Maps that never change in place.
     "regex",  # Graphemes.
     "babel", "jinja2",  # Rendering is pure: values in, text out, in a sandbox.

@@ -35,6 +35,7 @@ from services.kit.broker import create_topics, topic_differences
 from services.kit.web import ROLES
 
 LAYOUT: Final = f"1 kafka-{kafka.VERSION} postgres-{postgres.MAJOR}"
+LABELS: Final = Path(__file__).parents[1] / "labels.yaml"
 SERVICES: Final = ("detector", "publisher", "scheduler")
 READY_S: Final = 60
 LEFTOVER_S: Final = 20
@@ -94,6 +95,7 @@ class System:
             self._spawn("sandbox", [sys.executable, "-m", "ops.sandbox.server"])
         make_accounts(self.data, sandbox=self.address("sandbox") if self.with_sandbox else None)
         make_sources(self.data)
+        make_labels(self.data)
         for name in self._service_names():
             self._spawn_service(name)
         self._write_state()
@@ -160,6 +162,7 @@ class System:
             "INTERLOCK_KEYS": str(self.data / "keys.json"),
             "INTERLOCK_ACCOUNTS": str(self.data / "accounts.yaml"),
             "INTERLOCK_SOURCES": str(self.data / "sources.yaml"),
+            "INTERLOCK_LABELS": str(self.data / "labels.yaml"),
             "INTERLOCK_HOST": "127.0.0.1",
             "INTERLOCK_INSTANCE": name,
             "INTERLOCK_PORT": str(self.ports[name]),
@@ -342,6 +345,11 @@ def make_sources(data: Path) -> None:
     formats = ("alertmanager", "cap", "gtfs-realtime", "pagerduty", "siri-sx", "statuspage")
     sources = {name: {"format": name, "network": "northlink"} for name in formats}
     _write_ours(data / "sources.yaml", {"sources": sources})
+
+
+def make_labels(data: Path) -> None:
+    """Copy the labels to begin with, unless there is a file that a person changed."""
+    _write_ours(data / "labels.yaml", yaml.safe_load(LABELS.read_text()))
 
 
 def _write_ours(path: Path, content: dict[str, Any]) -> None:

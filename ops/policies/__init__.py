@@ -12,10 +12,12 @@ from pydantic import ValidationError
 
 from schemas.envelope import mistakes_of
 from schemas.policies import Policy
-from services.detector import messages
+from schemas.vocabulary import Vocabulary
+from services.detector import messages, naming
 from services.detector.rehearsal import Example
 
 DEFAULT = Path(__file__).with_name("default.yaml")
+ANYTHING = Vocabulary()
 Where = tuple[str | int, ...]
 
 
@@ -27,7 +29,7 @@ class WrongPolicy(ValueError):
         self.mistakes = mistakes
 
 
-def read_policy(path: Path) -> Policy:
+def read_policy(path: Path, vocabulary: Vocabulary = ANYTHING) -> Policy:
     """Read a policy; messages named by path are read from beside it. Raises WrongPolicy."""
     file = _File.read(path)
     if not isinstance(file.data, dict):
@@ -45,7 +47,8 @@ def read_policy(path: Path) -> Policy:
     except ValidationError as error:
         mistakes += [file.say(where, why) for where, why in mistakes_of(error)]
         raise WrongPolicy(mistakes) from error
-    mistakes += [file.say(where, why) for where, why in messages.check(policy).items()]
+    wrong = messages.check(policy) | naming.check(policy, vocabulary)
+    mistakes += [file.say(where, why) for where, why in wrong.items()]
     if mistakes:
         raise WrongPolicy(mistakes)
     return policy

@@ -90,14 +90,14 @@ def _reader(name: str, file: Path | None, kind: str, network: str) -> Any:
     from pydantic import ValidationError
 
     from schemas.envelope import in_words
-    from services.detector.app import read_sources
     from services.detector.doors import FORMATS, records_of
     from services.detector.ingest.reading import CannotRead
-    from services.detector.sources import Source
+    from services.detector.sources import Source, Sources
+    from services.kit.settings import read_file
 
     try:
         if name:
-            known = read_sources(file)
+            known = read_file(file, Sources).sources
             if name not in known:
                 fail(
                     f"--source {name}: {file or 'no file of sources'} has {', '.join(known) or 'none'}"

@@ -14,20 +14,34 @@ policy = typer.Typer(no_args_is_help=True, help="What a disruption holds, and wh
 
 Detector = Annotated[str, typer.Option(envvar="INTERLOCK_DETECTOR", help="its address")]
 Key = Annotated[str, typer.Option(envvar="INTERLOCK_KEY", help="an API key")]
+Labels = Annotated[
+    Path | None,
+    typer.Option(
+        "--labels", envvar="INTERLOCK_LABELS", help="check its labels by this file as well"
+    ),
+]
 PolicyFile = Annotated[
     Path | None, typer.Argument(help="by default the one that came with it", show_default=False)
 ]
 
 
 @policy.command("check")
-def check(files: Annotated[list[Path], typer.Argument(help="policy files")]) -> None:
+def check(
+    files: Annotated[list[Path], typer.Argument(help="policy files")], labels: Labels = None
+) -> None:
     """Read policy files; every mistake is printed with its line. Exits 1 when there are any."""
     from ops.policies import WrongPolicy, read_policy
+    from schemas.vocabulary import Vocabulary
+    from services.kit.settings import read_file
 
     wrong = 0
+    try:
+        vocabulary = read_file(labels, Vocabulary)
+    except (OSError, ValueError) as error:
+        fail(str(error))
     for file in files:
         try:
-            found = read_policy(file)
+            found = read_policy(file, vocabulary)
         except WrongPolicy as error:
             print(error)
             wrong += len(error.mistakes)

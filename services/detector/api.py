@@ -33,10 +33,12 @@ from schemas.incidents import Incident
 from schemas.labels import Labels, Matchers
 from schemas.policies import Policy
 from schemas.topics import DISRUPTIONS
-from services.detector import messages
+from schemas.vocabulary import Vocabulary
+from services.detector import messages, naming
 from services.detector.doors import READERS, Receipt, acknowledged, receipt_of, recorded_at
 from services.detector.state import entry_id, partition_of
 from services.detector.stream import Stream
+from services.kit.settings import Watched
 from services.kit.web import Caller, Problem, field_problem, require
 
 BATCH_EVENTS = 500
@@ -96,14 +98,14 @@ class SplitBody(Value):
     report_keys: tuple[str, ...] = Field(min_length=1, max_length=PLACES)
 
 
-def new_router(stream: Stream) -> APIRouter:
+def new_router(stream: Stream, vocabulary: Watched[Vocabulary]) -> APIRouter:
     """Return the detector's routes."""
     router = APIRouter(prefix="/v1")
     _add_holds(router, stream)
     _add_incidents(router, stream)
     _add_updates(router, stream)
     _add_corrections(router, stream)
-    _add_policy(router, stream)
+    _add_policy(router, stream, vocabulary)
     return router
 
 
@@ -232,7 +234,7 @@ def _add_corrections(router: APIRouter, stream: Stream) -> None:
         return await _command(stream, command, kind="inc", partition=partition_of(incident_id))
 
 
-def _add_policy(router: APIRouter, stream: Stream) -> None:
+def _add_policy(router: APIRouter, stream: Stream, vocabulary: Watched[Vocabulary]) -> None:
     @router.get("/policy")
     async def read_policy(_: Caller = require(*READERS)) -> dict[int, Policy | None]:
         """Return the policy in force on each partition this detector holds."""
@@ -241,7 +243,7 @@ def _add_policy(router: APIRouter, stream: Stream) -> None:
     @router.put("/policy", status_code=202)
     async def apply_policy(policy: Policy, caller: Caller = require("admin")) -> list[Receipt]:
         """Put a policy in force: it is written to every partition."""
-        if wrong := messages.check(policy):
+        if wrong := messages.check(policy) | naming.check(policy, vocabulary.value):
             errors = [
                 {"pointer": "/" + "/".join(map(str, where)), "detail": why}
                 for where, why in wrong.items()

@@ -6,19 +6,18 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import yaml
 from fastapi import FastAPI
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from schemas.envelope import in_words
 from schemas.topics import TOPICS
+from schemas.vocabulary import Vocabulary
 from services.detector import api, doors
 from services.detector.pollers import Pollers
-from services.detector.sources import Source, Sources
+from services.detector.sources import Sources
 from services.detector.stream import Stream
 from services.kit import broker as kafka
 from services.kit import telemetry, web
-from services.kit.settings import Settings
+from services.kit.settings import Settings, Watched, read_file
 
 VERSION = "0.1.0"
 
@@ -32,7 +31,8 @@ class DetectorSettings(Settings):
 def new_service(_: Settings) -> FastAPI:
     """Return the detector as an application; everything starts and stops with it."""
     settings = DetectorSettings()
-    sources = read_sources(settings.sources)
+    sources = read_file(settings.sources, Sources).sources
+    vocabulary = Watched(settings.labels, Vocabulary)
     registry = telemetry.new_registry(version=VERSION)
     broker = kafka.new_broker(settings.kafka, client_id="interlock-detector")
     stream = Stream(
@@ -67,17 +67,6 @@ def new_service(_: Settings) -> FastAPI:
         remarks=pollers.remarks,
         lifespan=lifespan,
     )
-    app.include_router(api.new_router(stream))
+    app.include_router(api.new_router(stream, vocabulary))
     app.include_router(doors.new_router(stream, sources))
     return app
-
-
-def read_sources(path: Path | None) -> dict[str, Source]:
-    """Read the file of operations systems; raises ValueError that names the field."""
-    if path is None:
-        return {}
-    try:
-        found = Sources.model_validate(yaml.safe_load(path.read_text()) or {})
-    except ValidationError as error:
-        raise ValueError(f"{path}: {in_words(error)}") from None  # It would print the secrets.
-    return found.sources

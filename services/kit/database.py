@@ -39,6 +39,9 @@ def new_engine(database: str, *, schema: str) -> AsyncEngine:
 async def migrate(engine: AsyncEngine, *, schema: str, versions: Path) -> None:
     """Bring the schema to its newest version; services that start together wait for each other."""
     async with engine.begin() as connection:
+        await connection.execute(
+            text("SET LOCAL statement_timeout = 0")
+        )  # An index takes its time.
         lock = zlib.crc32(f"interlock/{schema}".encode())
         await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": lock})
         await connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {schema}"))

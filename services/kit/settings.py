@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from typing import Final, Generic, TypeVar
 
-from pydantic import Field
+import structlog
+import yaml
+from pydantic import BaseModel, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+M = TypeVar("M", bound=BaseModel)
+LOOK_S: Final = 1.0
 
 
 class Settings(BaseSettings):
@@ -16,6 +23,7 @@ class Settings(BaseSettings):
     kafka: str = Field(default="127.0.0.1:9092", description="bootstrap servers, by commas")
     database: str = Field(default="", description="postgresql:// address")
     keys: Path = Field(default=Path("keys.json"), description="file of API keys (hashes only)")
+    labels: Path | None = Field(default=None, description="file of the labels there are")
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=8000, ge=0, le=65_535)
     instance: str = Field(
@@ -23,3 +31,37 @@ class Settings(BaseSettings):
     )
     log_level: str = "INFO"
     log_format: str = Field(default="json", pattern="^(json|console)$")
+
+
+def read_file(path: Path | None, model: type[M]) -> M:
+    """Read a file of YAML; no file is an empty one. Raises ValueError that names file and field."""
+    try:
+        return model.model_validate(yaml.safe_load(path.read_text()) or {} if path else {})
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: {error}") from None
+    except ValidationError as error:
+        told = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ValueError(f"{path}: {told}") from None  # Not the input: there may be secrets in it.
+
+
+class Watched(Generic[M]):
+    """A file that is read again when it changes; while it is wrong, what it said before counts."""
+
+    def __init__(self, path: Path | None, model: type[M]) -> None:
+        self._path, self._model = path, model
+        self._value, self._stamp, self._looked_s = read_file(path, model), self._mark(), 0.0
+
+    @property
+    def value(self) -> M:
+        if self._path is not None and time.monotonic() - self._looked_s > LOOK_S:
+            self._looked_s = time.monotonic()
+            try:
+                if (stamp := self._mark()) != self._stamp:
+                    self._stamp, self._value = stamp, read_file(self._path, self._model)
+            except (OSError, ValueError) as error:
+                structlog.get_logger().error("a file", path=str(self._path), error=str(error))
+        return self._value
+
+    def _mark(self) -> tuple[int, int]:
+        found = self._path.stat() if self._path else None
+        return (found.st_mtime_ns, found.st_size) if found else (0, 0)

@@ -9,15 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from fastapi import FastAPI
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from schemas.envelope import in_words
 from schemas.topics import TOPICS
 from services.kit import broker as kafka
 from services.kit import database, telemetry, web
-from services.kit.settings import Settings
+from services.kit.settings import Settings, read_file
 from services.publisher import push, subscribe
 from services.publisher.accounts import (
     Accounts,
@@ -108,7 +106,7 @@ class Tables:
 def new_service(_: Settings) -> FastAPI:
     """Return the publisher as an application; everything starts and stops with it."""
     settings = PublisherSettings()
-    accounts = read_accounts(settings.accounts)
+    accounts = read_file(settings.accounts, Accounts).accounts
     clock, registry = telemetry.Clock(), telemetry.new_registry(version=VERSION)
     engine = database.new_engine(settings.database, schema=SCHEMA)
     # Fresh at each start: echoes of an earlier life say nothing.
@@ -199,7 +197,9 @@ def _new_site(
     ways: Ways,
 ) -> Site:
     site = Site(
-        read_page(settings.page) if settings.page else PageSettings(title=settings.title),
+        read_file(settings.page, PageSettings)
+        if settings.page
+        else PageSettings(title=settings.title),
         url=settings.public_url,
         clock=clock,
         incidents=stream.incidents.all,
@@ -223,23 +223,6 @@ def _subscriptions(
 def _ways(mailer: EmailAccount | None, pusher: WebPushAccount | None) -> Ways:
     key = public_key(pusher.private_key.get_secret_value()) if pusher else ""
     return Ways(mail=mailer is not None, push_key=key)
-
-
-def read_page(path: Path) -> PageSettings:
-    """Read the file of the public page; raises ValueError that names the field."""
-    try:
-        return PageSettings.model_validate(yaml.safe_load(path.read_text()))
-    except ValidationError as error:
-        raise ValueError(f"{path}: {in_words(error)}") from None
-
-
-def read_accounts(path: Path) -> dict[str, AnyAccount]:
-    """Read the file of channel accounts; raises ValueError that names the field."""
-    try:
-        found = Accounts.model_validate(yaml.safe_load(path.read_text()))
-    except ValidationError as error:
-        raise ValueError(f"{path}: {in_words(error)}") from None  # It would print the secrets.
-    return found.accounts
 
 
 def _channel(account: AnyAccount, tables: Tables, clock: telemetry.Clock, *, url: str) -> Channel:

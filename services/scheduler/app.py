@@ -9,9 +9,10 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from schemas.topics import TOPICS
+from schemas.vocabulary import Vocabulary
 from services.kit import broker as kafka
 from services.kit import database, telemetry, web
-from services.kit.settings import Settings
+from services.kit.settings import Settings, Watched
 from services.scheduler.api import new_router
 from services.scheduler.lane_store import LaneStore
 from services.scheduler.store import SCHEMA, Store
@@ -66,5 +67,5 @@ def new_service(settings: Settings) -> FastAPI:
         readiness=stream.not_ready,
         lifespan=lifespan,
     )
-    app.include_router(new_router(lanes, stream.accounts))
+    app.include_router(new_router(lanes, stream.accounts, Watched(settings.labels, Vocabulary)))
     return app

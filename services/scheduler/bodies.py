@@ -9,7 +9,14 @@ from datetime import date, datetime, time
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 from schemas.base import Id, Instant, Language, Text, Title
 from schemas.labels import Labels
@@ -21,6 +28,7 @@ from services.scheduler.recovery import USEFUL_S, Plan, Review
 from services.scheduler.slots import Frame, Hours
 
 BATCH_POSTS = 1_000
+Mark = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[\w.~ -]+$")]
 DAY_S = 86_400
 
 
@@ -45,6 +53,16 @@ class DailyHours(_Body):
         return self
 
 
+class Utm(_Body):
+    """What marks the links of a campaign; without a source it is the account's name."""
+
+    source: Mark | None = None
+    medium: Mark = "social"
+    campaign: Mark
+    term: Mark | None = None
+    content: Mark | None = None
+
+
 class CampaignChange(_Body):
     """Some of a campaign."""
 
@@ -62,6 +80,7 @@ class CampaignChange(_Body):
     useful_s: int = Field(default=USEFUL_S, ge=1, le=30 * DAY_S, description="how long an offer is")
     budget: int | None = Field(default=None, ge=1, description="of posts")
     needs_approval: bool = Field(default=False, description="nobody's offers go out unread")
+    utm: Utm | None = Field(default=None, description="marks on the links of its next offers")
 
 
 class CampaignBody(CampaignChange):
@@ -164,6 +183,7 @@ class Campaign(BaseModel):
     useful_s: int
     budget: int | None
     needs_approval: bool
+    utm: Utm | None = None
     author: str
     approver: str | None
     created_at: datetime
@@ -203,6 +223,7 @@ class PostView(BaseModel):
     media: list[Media]
     card: Card | None
     cancel_at: datetime | None
+    warnings: list[str] = []
 
 
 class CalendarDay(BaseModel):

@@ -164,7 +164,7 @@ def _found(row: Any, campaign_id: str) -> Campaign:
 
 def _plain(body: CampaignChange, name: str) -> Any:
     value = getattr(body, name)
-    if name in ("hours", "recovery"):
+    if name in ("hours", "recovery", "utm"):
         return None if value is None else value.model_dump(mode="json")
     return list(value) if name == "accounts" else value
 

@@ -20,9 +20,9 @@ from services.scheduler.life import CANCELLABLE
 
 COLUMNS: Final = (
     "name", "labels", "accounts", "time_zone", "begins_at", "ends_at", "hours", "per_hour",
-    "priority", "recovery", "quiet_s", "useful_s", "budget", "needs_approval",
+    "priority", "recovery", "quiet_s", "useful_s", "budget", "needs_approval", "utm",
 )  # fmt: skip
-_JSON: Final = frozenset({"labels", "hours", "recovery"})
+_JSON: Final = frozenset({"labels", "hours", "recovery", "utm"})
 _CAMPAIGN: Final = "SELECT * FROM campaigns WHERE campaign_id = :id"
 
 

@@ -5,7 +5,6 @@ All that is wrong is said at once, each by its JSON pointer; what is only doubtf
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,7 +13,9 @@ from typing import Any, Final
 from schemas.channels import ChannelAccount, objections
 from schemas.labels import LABEL_COUNT, Labels
 from schemas.posts import Media
+from schemas.vocabulary import Vocabulary, unknown
 from services.scheduler.bodies import Campaign, PostBody
+from services.scheduler.links import marked
 from services.scheduler.recovery import latest_of
 from services.scheduler.slots import recurring
 
@@ -34,12 +35,16 @@ class Checked:
             self.problems.append({"pointer": f"/{pointer}", "detail": detail})
 
 
-# The accounts by name; with none known yet nothing is said of accounts.
-Accounts = Mapping[str, ChannelAccount]
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What offers are checked against; with no account known yet nothing is said of accounts."""
+
+    accounts: Mapping[str, ChannelAccount]
+    vocabulary: Vocabulary
 
 
 def check(
-    bodies: Iterable[PostBody], campaign: Campaign, known: Accounts, *, free: Iterator[datetime]
+    bodies: Iterable[PostBody], campaign: Campaign, known: Known, *, free: Iterator[datetime]
 ) -> Checked:
     """Return the offers that these bodies mean; `free` gives the campaign's next free slots."""
     done = Checked()
@@ -47,29 +52,42 @@ def check(
         labels = {**campaign.labels, **body.labels}
         if len(labels) > LABEL_COUNT:
             done.wrong(f"{number}/labels", f"more than {LABEL_COUNT} with the campaign's")
-        accounts = _accounts(done, number, body, campaign, known)
+        for name, why in known.vocabulary.objections(labels).items():
+            done.wrong(f"{number}/labels/{name}", why)
+        texts = _texts(done, number, body, campaign, known.accounts)
         times = _times(done, number, body, campaign, free)
-        many = len(times) * len(accounts) > 1
+        many = len(times) * len(texts) > 1
         for at in times:
             latest_at = latest_of(at, body.latest_at, useful_s=campaign.useful_s)
             if latest_at <= at:
                 done.wrong(f"{number}/latest_at", "must be later than due_at")
-            for account in accounts:
-                done.rows.append(_row(body, account, at, latest_at, labels, many=many))
+            for account, text in texts.items():
+                row = _row(body, account, at, latest_at, labels, many=many)
+                done.rows.append(row | {"text": text})
     return done
 
 
-def _accounts(
-    done: Checked, number: int, body: PostBody, campaign: Campaign, known: Accounts
-) -> tuple[str, ...]:
+def _texts(
+    done: Checked,
+    number: int,
+    body: PostBody,
+    campaign: Campaign,
+    known: Mapping[str, ChannelAccount],
+) -> dict[str, str]:
+    """Return the words for each account, with the campaign's marks on their links."""
     accounts = body.on(tuple(campaign.accounts))
     if not accounts:
         done.wrong(f"{number}/account", "neither this nor the campaign names an account")
-    for account in accounts:
-        _check_account(done, number, body, account, known)
     for name in set(body.variants) - set(accounts):
         done.wrong(f"{number}/variants/{name}", "is none of this offer's accounts")
-    return accounts
+    texts = {
+        account: marked(body.variants.get(account, body.text), campaign.utm, account=account)
+        for account in accounts
+    }
+    for account, text in texts.items() if known else ():
+        for where, why in _objections(body, account, text, known):
+            done.wrong(f"{number}/{where}", why)
+    return texts
 
 
 def _times(
@@ -94,28 +112,16 @@ def _times(
     return times
 
 
-def _check_account(
-    done: Checked, number: int, body: PostBody, account: str, known: Accounts
-) -> None:
-    if not known:
-        return
+def _objections(
+    body: PostBody, account: str, text: str, known: Mapping[str, ChannelAccount]
+) -> Iterator[tuple[str, str]]:
     found = known.get(account)
     if found is None:
-        done.wrong(f"{number}/account", unknown("account", account, known))
+        yield "account", unknown("account", account, known)
         return
-    text = body.variants.get(account, body.text)
-    where = f"variants/{account}" if account in body.variants else "text"
+    words = f"variants/{account}" if account in body.variants else "text"
     for name, why in objections(found, text, body.media).items():
-        done.wrong(f"{number}/{where if name == 'text' else name}", why)
-
-
-def unknown(what: str, name: str, known: Iterable[str]) -> str:
-    """Say that there is none of this name, and which was probably meant."""
-    names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1)
-    return f"there is no {what} {name}" + (
-        f": did you mean {near[0]}?" if near else f": {', '.join(names)}"
-    )
+        yield (words if name == "text" else name), why
 
 
 def _row(
@@ -126,7 +132,6 @@ def _row(
         external = f"{external}/{account}/{at.isoformat()}"
     return {
         "account": account,
-        "text": body.variants.get(account, body.text),
         "language": body.language,
         "labels": labels,
         "due_at": at,

@@ -43,6 +43,20 @@ _ADD: Final = """
     RETURNING post_id
 """
 
+_ALIKE: Final = """
+    SELECT new.position, p.post_id, p.account, p.due_at
+    FROM unnest(CAST(:ids AS text[]), CAST(:accounts AS text[]), CAST(:texts AS text[]),
+        CAST(:due AS timestamptz[]))
+        WITH ORDINALITY AS new (post_id, account, text, due_at, position)
+    CROSS JOIN LATERAL (
+        SELECT q.post_id, q.account, q.due_at FROM posts q
+        WHERE md5(q.text)::uuid = md5(new.text)::uuid AND q.account = new.account
+        AND q.post_id <> new.post_id AND q.state NOT IN ('cancelled', 'expired', 'failed')
+        AND q.due_at > new.due_at - interval '1 day' AND q.due_at < new.due_at + interval '1 day'
+        LIMIT 1
+    ) p
+"""
+
 
 async def add_posts(
     connection: AsyncConnection,
@@ -132,6 +146,25 @@ async def list_posts(
     )
     values = {"after": after, "campaign": campaign_id, "state": state, "limit": limit}
     return list((await connection.execute(text(statement), values)).mappings())
+
+
+async def alike(connection: AsyncConnection, posts: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Say of each offer which others have its words on its account within a day of it."""
+    rows = await connection.execute(
+        text(_ALIKE),
+        {
+            "ids": [post.get("post_id", "") for post in posts],
+            "accounts": [post["account"] for post in posts],
+            "texts": [post["text"] for post in posts],
+            "due": [post["due_at"] for post in posts],
+        },
+    )
+    found: list[list[str]] = [[] for _ in posts]
+    for row in rows:
+        found[row.position - 1].append(
+            f"the same words on {row.account} are due at {row.due_at.isoformat()} ({row.post_id})"
+        )
+    return found
 
 
 async def cancel_post(connection: AsyncConnection, post_id: str, *, author: str) -> str:

@@ -126,7 +126,7 @@ async def _objections(post_desk: PostDesk, campaign_id: str, good: list[rows.Row
                 Refused(row=row.number, pointer="/slot", detail="a file gives each row its due_at")
             )
             continue
-        done = check([row.body], campaign, post_desk.accounts, free=iter(()))
+        done = check([row.body], campaign, post_desk.known, free=iter(()))
         refused += [
             Refused(
                 row=row.number, pointer=one["pointer"].replace("/0/", "/", 1), detail=one["detail"]

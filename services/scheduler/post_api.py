@@ -119,9 +119,14 @@ def _add_queueing(router: APIRouter, post_desk: PostDesk) -> None:
         async with engine.connect() as connection:
             campaign = await campaign_api.look(connection, campaign_id)
             slots = FreeSlots(await next_slot(connection, campaign_id), campaign)
-        done = check(body, campaign, post_desk.accounts, free=slots.all())
-        refuse(done)
-        return done.rows
+            done = check(body, campaign, post_desk.known, free=slots.all())
+            refuse(done)
+            alike = await desk.alike(connection, done.rows)
+        doubts = post_desk.known.vocabulary.doubts
+        return [
+            row | {"warnings": doubts(row["labels"]) + same}
+            for row, same in zip(done.rows, alike, strict=True)
+        ]
 
 
 def _add_changes(router: APIRouter, post_desk: PostDesk) -> None:

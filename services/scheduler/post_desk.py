@@ -11,11 +11,13 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas.channels import ChannelAccount
+from schemas.vocabulary import Vocabulary
+from services.kit.settings import Watched
 from services.kit.web import Caller, Problem
 from services.scheduler import campaign_api, desk
 from services.scheduler.bodies import Campaign, Decision, PostBody, PostChange, PostView
 from services.scheduler.campaign_life import TAKES_POSTS
-from services.scheduler.checks import Checked, as_json, check
+from services.scheduler.checks import Checked, Known, as_json, check
 from services.scheduler.lane_store import LaneStore, lane_of
 from services.scheduler.lanes import lane_key
 from services.scheduler.life import State
@@ -36,8 +38,18 @@ class Queued:
 class PostDesk:
     """What the routes of offers share."""
 
-    def __init__(self, lanes: LaneStore, accounts: Mapping[str, ChannelAccount]) -> None:
-        self.lanes, self.engine, self.accounts = lanes, lanes.engine, accounts
+    def __init__(
+        self,
+        lanes: LaneStore,
+        accounts: Mapping[str, ChannelAccount],
+        vocabulary: Watched[Vocabulary],
+    ) -> None:
+        self.lanes, self.engine, self._accounts = lanes, lanes.engine, accounts
+        self._vocabulary = vocabulary
+
+    @property
+    def known(self) -> Known:
+        return Known(self._accounts, self._vocabulary.value)
 
     async def add(
         self, connection: AsyncConnection, campaign_id: str, bodies: list[PostBody], author: str
@@ -45,7 +57,18 @@ class PostDesk:
         """Queue what these bodies mean, and return it as it stands."""
         queued, times = await self.queue(connection, campaign_id, bodies, author)
         rows = await desk.read_posts(connection, queued.ids)
-        return [self.view(row) for row in rows], times
+        return await self.with_warnings(connection, [self.view(row) for row in rows]), times
+
+    async def with_warnings(
+        self, connection: AsyncConnection, posts: Sequence[PostView]
+    ) -> list[PostView]:
+        """Return offers with what is doubtful of each: labels, and the same words nearby."""
+        alike = await desk.alike(connection, [post.model_dump() for post in posts])
+        vocabulary = self._vocabulary.value
+        return [
+            post.model_copy(update={"warnings": vocabulary.doubts(post.labels) + same})
+            for post, same in zip(posts, alike, strict=True)
+        ]
 
     async def queue(
         self, connection: AsyncConnection, campaign_id: str, bodies: list[PostBody], author: str
@@ -61,7 +84,7 @@ class PostDesk:
         slots = (
             FreeSlots(await next_slot(connection, campaign_id), campaign) if takes_slots else None
         )
-        done = check(bodies, campaign, self.accounts, free=slots.all() if slots else iter(()))
+        done = check(bodies, campaign, self.known, free=slots.all() if slots else iter(()))
         refuse(done)
         await self._must_be_in_budget(connection, campaign, len(done.rows))
         await self._give_lanes(connection, campaign, done.rows)
@@ -108,8 +131,9 @@ class PostDesk:
         return PostView.model_validate(dict(row))
 
     async def read(self, connection: AsyncConnection, post_id: str) -> PostView:
-        """Return a post, or a 404."""
-        return self._found(await desk.read_post(connection, post_id), post_id)
+        """Return a post with its warnings, or a 404."""
+        post = self._found(await desk.read_post(connection, post_id), post_id)
+        return (await self.with_warnings(connection, [post]))[0]
 
     async def lock(self, connection: AsyncConnection, post_id: str) -> PostView:
         """Return a post that nobody else moves meanwhile, or a 404."""
@@ -138,8 +162,11 @@ class PostDesk:
             account=post.account, text=values.get("text", post.text), due_at=due_at,
             latest_at=latest_at, labels=labels, media=values.get("media", tuple(post.media)),
         )  # fmt: skip
-        refuse(check([whole], campaign, self.accounts, free=iter(())), strip="0/")
+        done = check([whole], campaign, self.known, free=iter(()))
+        refuse(done, strip="0/")
         values |= {"due_at": due_at, "latest_at": latest_at}
+        if "text" in values:
+            values["text"] = done.rows[0]["text"]
         values["lane_id"] = lane = await self.lane(connection, campaign, labels)
         values.pop("labels", None)
         if "media" in values:

@@ -14,6 +14,14 @@ async def lanes(connection: AsyncConnection) -> list[tuple[int, dict[str, str]]]
     return [(row.lane_id, row.labels) for row in rows]
 
 
+async def values_of(connection: AsyncConnection, name: str) -> list[str]:
+    """Return the values of a label that offers carry."""
+    statement = text(
+        "SELECT DISTINCT labels->>:name AS value FROM lanes WHERE labels ? :name ORDER BY 1"
+    )
+    return [row.value for row in await connection.execute(statement, {"name": name})]
+
+
 async def by_hour(connection: AsyncConnection, of_lanes: list[int]) -> list[RowMapping]:
     """Return how many offers wait in these lanes, by campaign and hour (UTC)."""
     statement = text(

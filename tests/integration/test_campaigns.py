@@ -278,3 +278,56 @@ def test_a_finished_campaign_sends_nothing_more(journey: Journey) -> None:
     assert act(journey, campaign, "finish").json()["state"] == "done"
     assert journey.state(post_id) == "cancelled"
     assert act(journey, campaign, "cancel").status_code == 409
+
+
+def test_a_typo_in_a_label_is_refused_and_what_is_doubtful_is_said(journey: Journey) -> None:
+    file = journey.system.data / "labels.yaml"
+    before = file.read_text()
+    campaign = journey.campaign(labels={})
+    try:
+        file.write_text(
+            "others: refuse\nlabels: {network: {expected: true}, line: {values: {coast: Coast line}}}\n"
+        )
+
+        def refused() -> list[dict[str, str]]:
+            answer = add(journey, campaign, **HOUR, labels={"lien": "coast", "line": "caost"})
+            found: list[dict[str, str]] = answer.json().get("errors", [])
+            return found
+
+        errors = {one["pointer"]: one["detail"] for one in wait_for("the file", refused)}
+        assert errors == {
+            "/0/labels/lien": "there is no label lien: did you mean line?",
+            "/0/labels/line": "there is no line caost: did you mean coast?",
+        }
+        text = uuid.uuid4().hex
+        first = add(journey, campaign, **HOUR, text=text, labels={"line": "coast"}).json()
+        assert first["warnings"] == [
+            "without a `network` label this offer is held by every incident on any network"
+        ]
+        tried = journey.marketing.post(
+            f"/v1/campaigns/{campaign}/posts/dry-run", json=body(**HOUR, text=text)
+        ).json()[0]
+        assert first["post_id"] in tried["warnings"][1], "the same words on the same account"
+        day_later = body(text=text, due_at="2099-06-02T10:00:00Z", labels={"network": "n"})
+        later = journey.marketing.post(f"/v1/campaigns/{campaign}/posts", json=day_later).json()
+        assert later["warnings"] == []
+        labels = {one["name"]: one for one in journey.marketing.get("/v1/labels").json()}
+        assert (labels["line"]["values"], labels["network"]["expected"]) == (1, True)
+        found = journey.marketing.get("/v1/labels/line", params={"like": "cost"}).json()
+        assert found == [{"value": "coast", "means": "Coast line"}]
+        assert journey.marketing.get("/v1/labels/lane").status_code == 404
+    finally:
+        file.write_text(before)
+    network = wait_for("values in use", lambda: journey.marketing.get("/v1/labels/network").json())
+    assert "n" in [one["value"] for one in network]
+
+
+def test_links_of_a_campaign_are_marked_before_their_length_is_counted(journey: Journey) -> None:
+    campaign = journey.campaign(utm={"campaign": "autumn"})
+    made = add(journey, campaign, **HOUR, text="https://a.example/x").json()
+    marks = "utm_source=social-en&utm_medium=social&utm_campaign=autumn"
+    assert made["text"] == f"https://a.example/x?{marks}"
+    changed = journey.marketing.patch(
+        f"/v1/posts/{made['post_id']}", json={"text": "https://b.example"}
+    )
+    assert changed.json()["text"] == f"https://b.example?{marks}"

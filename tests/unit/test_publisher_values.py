@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from schemas.labels import parse_matchers
+from services.kit.settings import read_file
 from services.publisher.accounts import (
     Accounts,
     AnyAccount,
@@ -20,7 +21,7 @@ from services.publisher.accounts import (
     WebPushAccount,
     posts_of,
 )
-from services.publisher.app import NETWORKS, read_accounts, read_page
+from services.publisher.app import NETWORKS
 from services.publisher.fence import VOID_AFTER_S, begin
 from services.publisher.ledger import (
     FOLLOWS,
@@ -32,6 +33,7 @@ from services.publisher.ledger import (
     before,
 )
 from services.publisher.offsets import Offsets
+from services.publisher.page import PageSettings
 from tests.builders import an_update
 
 
@@ -175,18 +177,18 @@ def test_every_kind_of_account_has_a_channel() -> None:
 
 
 def test_the_examples_are_read(repository: Path) -> None:
-    accounts = read_accounts(repository / "accounts.example.yaml")
+    accounts = read_file(repository / "accounts.example.yaml", Accounts).accounts
     assert {type(account) for account in accounts.values()} == {
         *NETWORKS, FeedAccount, EmailAccount, WebPushAccount,
     }  # fmt: skip
-    assert read_page(repository / "page.example.yaml").languages == ("en", "fr")
+    assert read_file(repository / "page.example.yaml", PageSettings).languages == ("en", "fr")
 
 
 def test_a_file_of_accounts_names_the_field_and_tells_no_secret(tmp_path: Path) -> None:
     file = tmp_path / "accounts.yaml"
     file.write_text("accounts: {a: {channel: discord, token: the-secret, webhook: the-secret}}")
     with pytest.raises(ValueError, match="either it, or token and channel_id") as told:
-        read_accounts(file)
+        read_file(file, Accounts)
     assert "the-secret" not in str(told.value)
     assert "accounts.a" in str(told.value)
 
