@@ -68,6 +68,16 @@ class DuePost(Record):
     attempt: int = Field(ge=1)
 
 
+class RetractPost(Record):
+    """A person asks to take an offer back that went out. It follows the offer, on the same account."""
+
+    TYPE: ClassVar[str] = "interlock.retract-post.v1"
+    post_id: Id
+    account: Account
+    author: str
+    reason: str = ""
+
+
 class Outcome(Record):
     """What became of a post. `uncertain` means nobody knows, and is never guessed away."""
 

@@ -28,7 +28,7 @@ from schemas.disruptions import (
 )
 from schemas.holds import FencePassed, HoldOpened, HoldReleased
 from schemas.incidents import Incident, StatusUpdate
-from schemas.posts import DuePost, Outcome
+from schemas.posts import DuePost, Outcome, RetractPost
 from schemas.snapshots import Snapshot
 
 FENCE_KEY = "fence/"  # So that a reader can pass over echoes of other publishers by their key.
@@ -115,7 +115,7 @@ DUE = Topic(
     name="posts.due",
     key="channel account",
     partitions=12,
-    records=(DuePost,),
+    records=(DuePost, RetractPost),
     writers=("scheduler",),
     readers=("publisher",),
     config=_kept(7),
@@ -195,6 +195,7 @@ _KEYS: dict[type[Record], Callable[[Any], str]] = {
     Incident: lambda r: r.incident_id,
     StatusUpdate: lambda r: r.incident_id,
     Snapshot: lambda r: str(r.partition),
+    RetractPost: lambda r: r.account,
     DuePost: lambda r: r.post.account,
     Outcome: lambda r: r.post_id,
     ChannelAccount: lambda r: r.account,

@@ -91,5 +91,7 @@ def suggestions(known: Mapping[str, str], like: str, *, limit: int) -> dict[str,
     if not like:
         return dict(list(known.items())[:limit])
     texts = {value: f"{value} {means}" for value, means in known.items()}
-    found = process.extract(like, texts, limit=limit, score_cutoff=SUGGESTED, processor=str.casefold)
+    found = process.extract(
+        like, texts, limit=limit, score_cutoff=SUGGESTED, processor=str.casefold
+    )
     return {value: known[value] for _, _, value in found}

@@ -85,6 +85,11 @@ class Queues:
             self._queue(post.account).put_nowait(job)
             self._rest(post.account, partition)
 
+    def keep(self, record: kafka.Record) -> Callable[[], None]:
+        """Keep a record that makes no post until the function that is returned is called."""
+        self._offsets.begin(record.partition, record.offset)
+        return lambda: self._offsets.settle(record.partition, record.offset)
+
     def _queue(self, account: str) -> asyncio.Queue[Job]:
         if account not in self._queues:
             self._queues[account] = asyncio.Queue()

@@ -13,7 +13,7 @@ A record of the last two is committed when its posts are settled, and not before
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -27,7 +27,7 @@ from schemas.base import Record
 from schemas.disruptions import Fence as FenceRecord
 from schemas.holds import FencePassed, HoldOpened, HoldReleased, OpenHolds
 from schemas.incidents import Incident, StatusUpdate
-from schemas.posts import DuePost, Post
+from schemas.posts import DuePost, Post, RetractPost
 from schemas.topics import (
     DISRUPTIONS,
     DUE,
@@ -290,7 +290,10 @@ class Stream:
         if self.passed is not None:  # Before that it is history that we read.
             since_s = (self.clock.now() - hold.opened_at).total_seconds()
             self.hold_seconds.observe(max(0.0, since_s))
-        task = asyncio.create_task(self._take_back(hold))
+        self._spawn(self._take_back(hold))
+
+    def _spawn(self, taking_back: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(taking_back)
         self._take_backs.add(task)
         task.add_done_callback(self._take_backs.discard)
 
@@ -304,6 +307,17 @@ class Stream:
                 log.error("take-back", hold=hold.hold_id, error=str(error))
                 await asyncio.sleep(PROBE_S)
             else:
+                return
+
+    async def _ask_back(self, asked: RetractPost, settled: Callable[[], None]) -> None:
+        while True:
+            try:
+                await self.delivery.take_back.on_request(asked)
+            except Exception as error:  # The database's: what was asked is asked again.
+                log.error("take-back", post=asked.post_id, error=str(error))
+                await asyncio.sleep(PROBE_S)
+            else:
+                settled()
                 return
 
     async def keep_retractions(self) -> None:
@@ -326,13 +340,15 @@ class Stream:
 
     async def on_due(self, records: Sequence[kafka.Record]) -> None:
         for record in records:
-            found = await self._read(DUE, record, DuePost)
-            if found is not None:
-                assert isinstance(found.record, DuePost)
-                due = found.record
-                self.due.take(
-                    record, [due.post], attempt=due.attempt, traceparent=found.traceparent
-                )
+            found = await self._read(DUE, record, *DUE.records)
+            if found is None:
+                continue
+            if isinstance(found.record, RetractPost):
+                self._spawn(self._ask_back(found.record, self.due.keep(record)))
+                continue
+            assert isinstance(found.record, DuePost)
+            due = found.record
+            self.due.take(record, [due.post], attempt=due.attempt, traceparent=found.traceparent)
 
     async def on_updates(self, records: Sequence[kafka.Record]) -> None:
         for record in records:
@@ -343,9 +359,9 @@ class Stream:
                 self.updates.take(record, posts, attempt=1, traceparent=found.traceparent)
 
     async def _read(
-        self, topic: Topic, record: kafka.Record, model: type[Record]
+        self, topic: Topic, record: kafka.Record, *models: type[Record]
     ) -> envelope.Envelope | None:
-        found = envelope.read(record.headers, record.value, allowed=(model,))
+        found = envelope.read(record.headers, record.value, allowed=models)
         if isinstance(found, envelope.Envelope):
             return found
         await self.outbox.dead_letter(topic, record, found.error)

@@ -15,7 +15,7 @@ from typing import Final
 import structlog
 
 from schemas.holds import HoldOpened
-from schemas.posts import Outcome, Post, Result
+from schemas.posts import Outcome, Post, Result, RetractPost
 from services.kit.telemetry import Clock
 from services.publisher.accounts import AnyAccount
 from services.publisher.backoff import backoff_s
@@ -85,7 +85,20 @@ class TakeBack:
             )
             await self.say(apology)
 
-    async def take_back_one(self, entry: Entry, hold_id: str) -> bool:
+    async def on_request(self, asked: RetractPost) -> None:
+        """Delete an offer that a person wants back; what cannot be done is an outcome as well."""
+        log.info("asked back", post=asked.post_id, author=asked.author, reason=asked.reason)
+        entry = await self.store.find(asked.post_id)
+        if entry is not None:
+            await self.take_back_one(entry, None)
+            return
+        outcome = Outcome(
+            post_id=asked.post_id, kind="offer", account=asked.account, at=self.clock.now(),
+            result="retraction_failed", reason="it is in the ledger no more; do it by hand",
+        )  # fmt: skip
+        await self.emit(outcome, "")
+
+    async def take_back_one(self, entry: Entry, hold_id: str | None) -> bool:
         """Delete one; say whether we did. Every publisher sees every hold: the first does it."""
         if not await self.store.record(entry.post_id, "retracting", hold_id=hold_id):
             return False

@@ -67,5 +67,9 @@ def new_service(settings: Settings) -> FastAPI:
         readiness=stream.not_ready,
         lifespan=lifespan,
     )
-    app.include_router(new_router(lanes, stream.accounts, Watched(settings.labels, Vocabulary)))
+    app.include_router(
+        new_router(
+            lanes, stream.accounts, Watched(settings.labels, Vocabulary), ask_back=stream.ask_back
+        )
+    )
     return app

@@ -24,6 +24,7 @@ State = Literal[
 IN_HAND: frozenset[State] = frozenset({"claimed", "handed"})
 CANCELLABLE: frozenset[State] = frozenset({"unapproved", "queued", "held", "review"})
 EDITABLE = CANCELLABLE
+OUT: frozenset[State] = frozenset({"published", "retraction_failed"})  # What can be asked back.
 _RETRACTABLE: frozenset[State] = IN_HAND | {"published", "uncertain"}
 
 # What was published stays so: nothing but a retraction moves it on.

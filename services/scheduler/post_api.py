@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import date, timedelta
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from schemas.posts import RetractPost
 from services.kit.web import Caller, Problem, field_problem, require
 from services.scheduler import campaign_api, counts, desk
+from services.scheduler.answers import audit
 from services.scheduler.bodies import (
     CalendarDay,
     Comment,
@@ -22,19 +24,21 @@ from services.scheduler.bodies import (
 )
 from services.scheduler.campaign_api import READERS
 from services.scheduler.checks import check
-from services.scheduler.life import EDITABLE, State
+from services.scheduler.life import EDITABLE, OUT, State
 from services.scheduler.once import IdempotencyKey, IfMatch, must_match, once, tag_of
 from services.scheduler.post_desk import FreeSlots, PostDesk, Times, next_slot, refuse
 
 PAGE_POSTS = 1_000
 CALENDAR_DAYS = 366
+AskBack = Callable[[RetractPost], Awaitable[None]]
 
 
-def add_routes(router: APIRouter, post_desk: PostDesk) -> None:
+def add_routes(router: APIRouter, post_desk: PostDesk, ask_back: AskBack) -> None:
     """Add the routes of offers."""
     _add_reading(router, post_desk)
     _add_queueing(router, post_desk)
     _add_changes(router, post_desk)
+    _add_ends(router, post_desk, ask_back)
     _add_decisions(router, post_desk)
 
 
@@ -152,6 +156,10 @@ def _add_changes(router: APIRouter, post_desk: PostDesk) -> None:
         response.headers.update(tag_of(found))
         return found
 
+
+def _add_ends(router: APIRouter, post_desk: PostDesk, ask_back: AskBack) -> None:
+    engine = post_desk.engine
+
     @router.post("/posts/{post_id}/cancel")
     async def cancel_post(
         post_id: str, response: Response, caller: Caller = require("marketing")
@@ -161,9 +169,30 @@ def _add_changes(router: APIRouter, post_desk: PostDesk) -> None:
             post = await post_desk.read(connection, post_id)
             done = await desk.cancel_post(connection, post_id, author=caller.name)
             if done == "too late":
-                raise Problem(409, f"the post {post_id} is {post.state}: it cannot be cancelled")
+                how = ": ask for its retraction" if post.state in OUT else ""
+                raise Problem(
+                    409, f"the post {post_id} is {post.state} and cannot be cancelled{how}"
+                )
             response.status_code = 202 if done == "asked" else 200
             return await post_desk.read(connection, post_id)
+
+    @router.post("/posts/{post_id}/retract", status_code=202)
+    async def retract_post(
+        post_id: str, body: Comment | None = None, caller: Caller = require("marketing")
+    ) -> PostView:
+        """Ask for an offer that went out to be deleted; its state says what came of it."""
+        reason = body.comment if body else ""
+        async with engine.begin() as connection:
+            post = await post_desk.lock(connection, post_id)
+            if post.state not in OUT:
+                raise Problem(409, f"the post {post_id} is {post.state}: it is not out")
+            await audit(connection, caller.name, "post.retract-asked", post_id, {"comment": reason})
+            await ask_back(
+                RetractPost(
+                    post_id=post_id, account=post.account, author=caller.name, reason=reason
+                )
+            )
+        return post
 
 
 def _add_decisions(router: APIRouter, post_desk: PostDesk) -> None:

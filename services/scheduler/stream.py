@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import uuid
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Final
@@ -24,7 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from schemas import envelope
 from schemas.channels import ChannelAccount
 from schemas.holds import HoldOpened, HoldReleased, OpenHolds
-from schemas.posts import DuePost, Outcome
+from schemas.posts import DuePost, Outcome, RetractPost
 from schemas.topics import ACCOUNTS, DUE, FENCE_KEY, HOLDS, OUTCOMES, dead_letters_of, key_of
 from services.kit import broker as kafka
 from services.kit.telemetry import Clock, trace_id
@@ -182,6 +183,15 @@ class Stream:
             self.lateness.observe(max(0.0, now_s - due_s))
         self._handed += [post.post.post_id for _, _, post in due]
         self.handed.inc(len(due))
+
+    async def ask_back(self, asked: RetractPost) -> None:
+        """Ask the publisher to take an offer back; returns when Kafka has it."""
+        event_id = f"{asked.post_id}-retract-{uuid.uuid4().hex}"
+        headers = envelope.write_headers(
+            asked, event_id=event_id, source=SOURCE, at=self.clock.now()
+        )
+        value = envelope.write_value(asked)
+        await (await kafka.emit(self.broker, DUE.name, value, headers=headers, key=key_of(asked)))
 
     async def keep_counting(self) -> None:
         """Sum up what has changed, every second, for ever."""

@@ -331,3 +331,23 @@ def test_links_of_a_campaign_are_marked_before_their_length_is_counted(journey: 
         f"/v1/posts/{made['post_id']}", json={"text": "https://b.example"}
     )
     assert changed.json()["text"] == f"https://b.example?{marks}"
+
+
+def test_an_offer_that_is_out_is_taken_back_on_request(journey: Journey) -> None:
+    campaign = journey.campaign()
+    waiting = add(journey, campaign, **HOUR).json()["post_id"]
+    assert journey.marketing.post(f"/v1/posts/{waiting}/retract").status_code == 409
+    post_id = add(journey, campaign).json()["post_id"]
+    journey.wait_state(post_id, "published")
+    refused = journey.marketing.post(f"/v1/posts/{post_id}/cancel")
+    assert (refused.status_code, "ask for its retraction" in refused.json()["detail"]) == (
+        409,
+        True,
+    )
+    asked = {"comment": "the price was wrong"}
+    assert journey.marketing.post(f"/v1/posts/{post_id}/retract", json=asked).status_code == 202
+    journey.wait_state(post_id, "retracted")
+    assert journey.standing([post_id]) == set()
+    steps = journey.marketing.get(f"/v1/posts/{post_id}/why").json()["steps"]
+    assert "post retract asked: the price was wrong" in [step["what"] for step in steps]
+    assert journey.marketing.post(f"/v1/posts/{post_id}/retract").status_code == 409

@@ -75,6 +75,7 @@ TABLE: dict[str, set[str]] = {
     "GET /v1/posts/{post_id}": READING,
     "POST /v1/posts/{post_id}/cancel": {"marketing"},
     "POST /v1/posts/{post_id}/approve": {"approver"},
+    "POST /v1/posts/{post_id}/retract": {"marketing"},
     "GET /v1/labels": READING,
     "GET /v1/labels/{name}": READING,
     "GET /v1/summary": READING,
