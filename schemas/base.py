@@ -9,8 +9,9 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, StringConstraints
 Id = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[\x21-\x7e]+$")]
 Network = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[\x21-\x7e]+$")]
 Language = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
-Title = Annotated[str, StringConstraints(min_length=1, max_length=300)]
-Text = Annotated[str, StringConstraints(min_length=1, max_length=10_000)]
+NO_NUL = r"^[^\x00]*$"  # PostgreSQL keeps no NUL in a text.
+Title = Annotated[str, StringConstraints(min_length=1, max_length=300, pattern=NO_NUL)]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=10_000, pattern=NO_NUL)]
 Instant = AwareDatetime
 Severity = Literal["info", "minor", "major", "critical"]
 SEVERITIES: tuple[Severity, ...] = ("info", "minor", "major", "critical")

@@ -59,3 +59,12 @@ def repository() -> Path:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for kind in _used:
         terminalreporter.write_line(f"engines: {kind}")
+
+
+@pytest.fixture
+def own_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[System]:
+    """Return a system of this test's own, for what cannot be undone."""
+    for name in ("INTERLOCK_KAFKA", "INTERLOCK_DATABASE"):
+        monkeypatch.delenv(name, raising=False)
+    with System(tmp_path, progress=lambda _: None) as running:
+        yield running

@@ -114,7 +114,9 @@ def _add_sources(router: APIRouter, stream: Stream, sources: dict[str, Source]) 
         known = _source(sources, source)
         return await take_body(stream, source, known, await request.body(), caller)
 
-    @router.post("/v2/enqueue", status_code=202)
+    @router.post(
+        "/v2/enqueue", status_code=202, responses={400: {"content": {"application/json": {}}}}
+    )
     async def enqueue(request: Request, caller: Caller = routed) -> Response:
         """Take an event of PagerDuty's Events API v2; the routing key is an API key of ours."""
         name = _only(sources, "pagerduty", caller=caller)
@@ -177,12 +179,14 @@ def _add_alertmanager(
         return [a for a in alerts if all(matches(one, a["labels"]) for one in wanted)]
 
     @router.get(f"{prefix}/api/v2/silences")
-    async def list_silences(_: Caller = require(*READERS)) -> list[str]:
+    async def list_silences(source: str = "", caller: Caller = require(*READERS)) -> list[str]:
         """List none: who must not be heard is the policy's to say."""
+        named(source, caller)
         return []
 
     @router.get(f"{prefix}/api/v2/status")
-    async def read_status(_: Caller = require(*READERS)) -> dict[str, Any]:
+    async def read_status(source: str = "", caller: Caller = require(*READERS)) -> dict[str, Any]:
+        named(source, caller)
         return alertmanager.status(started_at=stream.started_at)
 
 

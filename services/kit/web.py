@@ -21,7 +21,7 @@ from typing import Any, Final
 import structlog
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Histogram, generate_latest
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException as StarletteHTTPException
@@ -33,6 +33,36 @@ BODY_BYTES: Final = 1_048_576
 KEYS_CHECK_S: Final = 1.0
 ROLES: Final = ("emitter", "operations", "marketing", "approver", "viewer", "admin")
 PROBLEM: Final = "application/problem+json"
+_PROBLEM_SCHEMA: Final = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["pointer", "detail"],
+                "properties": {
+                    "pointer": {"type": "string"},
+                    "detail": {"type": "string"},
+                    "in": {"type": "string"},
+                },
+            },
+        },
+    },
+}
+PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
+    status: {
+        "description": HTTPStatus(status).phrase,
+        "content": {PROBLEM: {"schema": _PROBLEM_SCHEMA}},
+    }
+    for status in (400, 401, 403, 404, 405, 409, 412, 413, 415, 422, 500)
+}
+"""What any route may answer besides (RFC 9457, section 3)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,6 +222,7 @@ def new_app(
         title=title,
         version=version,
         lifespan=lifespan,
+        responses=PROBLEMS,
         docs_url=None,  # These pages load scripts from somebody else's servers.
         redoc_url=None,
     )
@@ -218,7 +249,9 @@ def new_app(
         found = remarks()
         return {"status": status, "missing": missing} | ({"remarks": found} if found else {})
 
-    @app.get("/metrics", dependencies=[require("viewer", "admin")])
+    @app.get(
+        "/metrics", response_class=PlainTextResponse, dependencies=[require("viewer", "admin")]
+    )
     async def metrics() -> Response:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 

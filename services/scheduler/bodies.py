@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from schemas.base import Id, Instant, Language, Text, Title
+from schemas.base import NO_NUL, Id, Instant, Language, Text, Title
 from schemas.labels import Labels
 from schemas.policies import Zone
 from schemas.posts import MOST_MEDIA, Account, Card, Media
@@ -152,7 +152,7 @@ PostBodies = Annotated[
 class Comment(_Body):
     """Why."""
 
-    comment: str = Field(default="", max_length=1_000)
+    comment: str = Field(default="", max_length=1_000, pattern=NO_NUL)
 
 
 class Decision(Comment):

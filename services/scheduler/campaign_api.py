@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from schemas.base import Id
 from services.kit.web import Caller, Problem, field_problem, require
 from services.scheduler import campaign_desk, counts
 from services.scheduler.bodies import Campaign, CampaignBody, CampaignChange, Comment
@@ -33,7 +34,7 @@ def _add_reading(router: APIRouter, engine: AsyncEngine) -> None:
 
     @router.get("/campaigns/{campaign_id}")
     async def read_campaign(
-        campaign_id: str, response: Response, _: Caller = require(*READERS)
+        campaign_id: Id, response: Response, _: Caller = require(*READERS)
     ) -> Campaign:
         async with engine.connect() as connection:
             found = await read(connection, campaign_id)
@@ -64,7 +65,7 @@ def _add_writing(router: APIRouter, engine: AsyncEngine) -> None:
 
     @router.patch("/campaigns/{campaign_id}")
     async def change_campaign(
-        campaign_id: str,
+        campaign_id: Id,
         body: CampaignChange,
         response: Response,
         if_match: IfMatch = None,
@@ -97,7 +98,7 @@ def _add_writing(router: APIRouter, engine: AsyncEngine) -> None:
 
 def _add_moves(router: APIRouter, engine: AsyncEngine) -> None:
     async def act(
-        campaign_id: str, action: Action, caller: Caller, comment: str, if_match: str | None
+        campaign_id: Id, action: Action, caller: Caller, comment: str, if_match: str | None
     ) -> Campaign:
         async with engine.begin() as connection:
             known = await lock(connection, campaign_id)
@@ -117,7 +118,7 @@ def _add_moves(router: APIRouter, engine: AsyncEngine) -> None:
         role = "approver" if action in OF_APPROVERS else "marketing"
 
         async def route(
-            campaign_id: str,
+            campaign_id: Id,
             body: Comment | None = None,
             if_match: IfMatch = None,
             caller: Caller = require(role),

@@ -14,6 +14,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import text
 
+from schemas.base import Id
 from services.kit.web import Caller, Problem, field_problem, require
 from services.scheduler import campaign_api, rows
 from services.scheduler.bodies import BATCH_POSTS, PostBody
@@ -23,6 +24,9 @@ from services.scheduler.desk import POST
 from services.scheduler.post_desk import PostDesk, Times
 
 TYPES: Final[dict[str, rows.Format]] = {"text/csv": "csv", "application/x-ndjson": "ndjson"}
+_TEXTS: Final = {name: {"schema": {"type": "string"}} for name in TYPES}
+_BODY: Final = {"requestBody": {"required": True, "content": _TEXTS}}
+_FILE: Final[dict[int | str, dict[str, Any]]] = {200: {"description": "OK", "content": _TEXTS}}
 EXPORT_ROWS: Final = 1_000
 EXPORT: Final = f"{POST} WHERE p.campaign_id = :id ORDER BY p.number"
 
@@ -59,9 +63,9 @@ class Report(BaseModel):
 def add_routes(router: APIRouter, post_desk: PostDesk) -> None:
     """Add the routes of files."""
 
-    @router.post("/campaigns/{campaign_id}/import")
+    @router.post("/campaigns/{campaign_id}/import", openapi_extra=_BODY)
     async def import_rows(
-        campaign_id: str,
+        campaign_id: Id,
         request: Request,
         part: Annotated[Part, Query()],
         caller: Caller = require("marketing"),
@@ -82,9 +86,11 @@ def add_routes(router: APIRouter, post_desk: PostDesk) -> None:
             return report
         return await _queue(post_desk, campaign_id, bodies, caller.name, report)
 
-    @router.get("/campaigns/{campaign_id}/export")
+    @router.get(
+        "/campaigns/{campaign_id}/export", response_class=StreamingResponse, responses=_FILE
+    )
     async def export_rows(
-        campaign_id: str,
+        campaign_id: Id,
         form: Annotated[rows.Format, Query(alias="format")] = "csv",
         _: Caller = require(*READERS),
     ) -> StreamingResponse:
@@ -115,7 +121,7 @@ async def _read(request: Request, first_row: int) -> list[rows.Row]:
     return found
 
 
-async def _objections(post_desk: PostDesk, campaign_id: str, good: list[rows.Row]) -> list[Refused]:
+async def _objections(post_desk: PostDesk, campaign_id: Id, good: list[rows.Row]) -> list[Refused]:
     async with post_desk.engine.connect() as connection:
         campaign = await campaign_api.look(connection, campaign_id)
     refused = []
@@ -137,7 +143,7 @@ async def _objections(post_desk: PostDesk, campaign_id: str, good: list[rows.Row
 
 
 async def _queue(
-    post_desk: PostDesk, campaign_id: str, bodies: list[PostBody], author: str, report: Report
+    post_desk: PostDesk, campaign_id: Id, bodies: list[PostBody], author: str, report: Report
 ) -> Report:
     times: Times = {}
     async with post_desk.engine.begin() as connection:
@@ -149,7 +155,7 @@ async def _queue(
     )
 
 
-async def _export(post_desk: PostDesk, campaign_id: str, form: rows.Format) -> AsyncIterator[str]:
+async def _export(post_desk: PostDesk, campaign_id: Id, form: rows.Format) -> AsyncIterator[str]:
     async with post_desk.engine.connect() as connection:
         found = await connection.stream(
             text(EXPORT).execution_options(yield_per=EXPORT_ROWS), {"id": campaign_id}

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from schemas.labels import LabelName
 from schemas.vocabulary import Vocabulary, suggestions, unknown
 from services.kit.settings import Watched
 from services.kit.web import Caller, Problem, require
@@ -48,7 +49,7 @@ def add_routes(router: APIRouter, engine: AsyncEngine, vocabulary: Watched[Vocab
 
     @router.get("/labels/{name}")
     async def suggest_values(
-        name: str,
+        name: LabelName,
         like: Annotated[str, Query(max_length=100)] = "",
         limit: Annotated[int, Query(ge=1, le=1_000)] = SUGGESTED,
         _: Caller = require(*READERS),

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from schemas.base import Id
 from schemas.posts import RetractPost
 from services.kit.web import Caller, Problem, field_problem, require
 from services.scheduler import campaign_api, counts, desk
@@ -47,7 +48,7 @@ def _add_reading(router: APIRouter, post_desk: PostDesk) -> None:
 
     @router.get("/posts")
     async def list_posts(
-        campaign_id: str | None = None,
+        campaign_id: Id | None = None,
         state: State | None = None,
         cursor: Annotated[str, Query(pattern=r"^\d{1,18}$")] = "0",
         limit: Annotated[int, Query(ge=1, le=PAGE_POSTS)] = 100,
@@ -62,9 +63,7 @@ def _add_reading(router: APIRouter, post_desk: PostDesk) -> None:
         return Page(posts=posts, next=str(rows[-1]["number"]) if len(rows) == limit else None)
 
     @router.get("/posts/{post_id}")
-    async def read_post(
-        post_id: str, response: Response, _: Caller = require(*READERS)
-    ) -> PostView:
+    async def read_post(post_id: Id, response: Response, _: Caller = require(*READERS)) -> PostView:
         async with engine.connect() as connection:
             found = await post_desk.read(connection, post_id)
         response.headers.update(tag_of(found))
@@ -80,7 +79,7 @@ def _add_reading(router: APIRouter, post_desk: PostDesk) -> None:
     async def read_calendar(
         begin: date,
         end: date,
-        campaign_id: str | None = None,
+        campaign_id: Id | None = None,
         _: Caller = require(*READERS),
     ) -> list[CalendarDay]:
         """Count offers by campaign, day (UTC) and state, from one day until before another."""
@@ -94,9 +93,11 @@ def _add_reading(router: APIRouter, post_desk: PostDesk) -> None:
 def _add_queueing(router: APIRouter, post_desk: PostDesk) -> None:
     engine, lanes = post_desk.engine, post_desk.lanes
 
-    @router.post("/campaigns/{campaign_id}/posts", status_code=201, response_model=None)
+    @router.post(
+        "/campaigns/{campaign_id}/posts", status_code=201, response_model=PostView | list[PostView]
+    )
     async def add_posts(
-        campaign_id: str,
+        campaign_id: Id,
         body: PostBodies,
         request: Request,
         idempotency_key: IdempotencyKey = None,
@@ -117,7 +118,7 @@ def _add_queueing(router: APIRouter, post_desk: PostDesk) -> None:
 
     @router.post("/campaigns/{campaign_id}/posts/dry-run")
     async def try_posts(
-        campaign_id: str, body: PostBodies, _: Caller = require("marketing")
+        campaign_id: Id, body: PostBodies, _: Caller = require("marketing")
     ) -> list[dict[str, Any]]:
         """Say which offers these bodies mean, and what is wrong with them; nothing is queued."""
         async with engine.connect() as connection:
@@ -138,7 +139,7 @@ def _add_changes(router: APIRouter, post_desk: PostDesk) -> None:
 
     @router.patch("/posts/{post_id}")
     async def change_post(
-        post_id: str,
+        post_id: Id,
         body: PostChange,
         response: Response,
         if_match: IfMatch = None,
@@ -160,9 +161,9 @@ def _add_changes(router: APIRouter, post_desk: PostDesk) -> None:
 def _add_ends(router: APIRouter, post_desk: PostDesk, ask_back: AskBack) -> None:
     engine = post_desk.engine
 
-    @router.post("/posts/{post_id}/cancel")
+    @router.post("/posts/{post_id}/cancel", responses={202: {"model": PostView}})
     async def cancel_post(
-        post_id: str, response: Response, caller: Caller = require("marketing")
+        post_id: Id, response: Response, caller: Caller = require("marketing")
     ) -> PostView:
         """Cancel a post. What is in hand already is asked back: 202, and its state says what came of it."""
         async with engine.begin() as connection:
@@ -178,7 +179,7 @@ def _add_ends(router: APIRouter, post_desk: PostDesk, ask_back: AskBack) -> None
 
     @router.post("/posts/{post_id}/retract", status_code=202)
     async def retract_post(
-        post_id: str, body: Comment | None = None, caller: Caller = require("marketing")
+        post_id: Id, body: Comment | None = None, caller: Caller = require("marketing")
     ) -> PostView:
         """Ask for an offer that went out to be deleted; its state says what came of it."""
         reason = body.comment if body else ""
@@ -206,7 +207,7 @@ def _add_decisions(router: APIRouter, post_desk: PostDesk) -> None:
         return [post_desk.view(row) for row in rows]
 
     async def decide_one(
-        post_id: str, decision: Literal["approve", "reject"], body: Comment | None, caller: Caller
+        post_id: Id, decision: Literal["approve", "reject"], body: Comment | None, caller: Caller
     ) -> PostView:
         comment = body.comment if body else ""
         one = Decision(decision=decision, post_ids=(post_id,), comment=comment)
@@ -214,14 +215,14 @@ def _add_decisions(router: APIRouter, post_desk: PostDesk) -> None:
 
     @router.post("/posts/{post_id}/approve")
     async def approve_post(
-        post_id: str, body: Comment | None = None, caller: Caller = require("approver")
+        post_id: Id, body: Comment | None = None, caller: Caller = require("approver")
     ) -> PostView:
         """Let a post that waits go out. Nobody approves what they wrote themselves."""
         return await decide_one(post_id, "approve", body, caller)
 
     @router.post("/posts/{post_id}/reject")
     async def reject_post(
-        post_id: str, body: Comment | None = None, caller: Caller = require("approver")
+        post_id: Id, body: Comment | None = None, caller: Caller = require("approver")
     ) -> PostView:
         """End a post that waits."""
         return await decide_one(post_id, "reject", body, caller)

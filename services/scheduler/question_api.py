@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from schemas.base import Id
 from schemas.labels import Matchers, covers
 from services.kit.web import Caller, require
 from services.scheduler import campaign_api, desk, questions
@@ -34,7 +35,7 @@ class WouldHold(BaseModel):
 class Hour(BaseModel):
     """Offers of one campaign that are due in one hour."""
 
-    campaign_id: str
+    campaign_id: Id
     campaign: str
     hour: datetime
     offers: int
@@ -61,7 +62,7 @@ def add_routes(router: APIRouter, post_desk: PostDesk) -> None:
     engine = post_desk.engine
 
     @router.get("/posts/{post_id}/why")
-    async def ask_why(post_id: str, _: Caller = require(*READERS)) -> Why:
+    async def ask_why(post_id: Id, _: Caller = require(*READERS)) -> Why:
         """Say why an offer did or did not go out, and all that led to it."""
         async with engine.connect() as connection:
             row = await desk.read_post(connection, post_id)
@@ -91,7 +92,7 @@ def add_routes(router: APIRouter, post_desk: PostDesk) -> None:
 
     @router.get("/campaigns/{campaign_id}/recovery")
     async def preview_recovery(
-        campaign_id: str,
+        campaign_id: Id,
         limit: Annotated[int, Query(ge=1, le=PREVIEW_POSTS)] = 100,
         _: Caller = require(*READERS),
     ) -> Preview:
@@ -100,7 +101,7 @@ def add_routes(router: APIRouter, post_desk: PostDesk) -> None:
             return await _preview(connection, campaign_id, limit)
 
 
-async def _preview(connection: AsyncConnection, campaign_id: str, limit: int) -> Preview:
+async def _preview(connection: AsyncConnection, campaign_id: Id, limit: int) -> Preview:
     campaign = await campaign_api.look(connection, campaign_id)
     rows = await questions.stopped(connection, campaign_id, PREVIEW_POSTS + 1)
     counts: dict[str, int] = {}

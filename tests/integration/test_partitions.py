@@ -4,25 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import pytest
 from kafka import KafkaAdminClient
 
 from ops.embedded.system import System
 from schemas.topics import DISRUPTIONS
 from tests.journey import LEASE_S, Journey, wait_for
-
-
-@pytest.fixture
-def own_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[System]:
-    """Return a system of this test's own: partitions cannot be taken away again."""
-    for name in ("INTERLOCK_KAFKA", "INTERLOCK_DATABASE"):
-        monkeypatch.delenv(name, raising=False)
-    with System(tmp_path, progress=lambda _: None) as running:
-        yield running
 
 
 def test_another_partition_of_the_log_stops_offers_and_no_service_starts(
