@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 # Some do I/O besides the four; ARCHITECTURE.md says which and why.
 SHELL = {
     "app", "api", "stream", "store", "__init__",
-    "answers", "campaign_api", "campaign_desk", "counts", "file_api", "label_api", "lane_store", "once", "post_api", "post_desk", "question_api", "questions",
+    "answers", "campaign_api", "campaign_desk", "counts", "event_api", "event_store", "file_api", "hooks", "label_api", "lane_store", "once", "post_api", "post_desk", "question_api", "questions",
     "delivery", "queues", "desk", "doors", "pollers", "outbox",
     "archive", "audit", "batches", "mail_store", "page_store", "paces", "push", "push_store", "site", "subscribe", "takeback",
 }  # fmt: skip
@@ -27,7 +27,7 @@ PURE = {
 }  # fmt: skip
 SERVICES = ("scheduler", "detector", "publisher")
 KIT_FILES = {"__init__", "settings", "broker", "database", "web", "telemetry", "outbound"}
-KIT_LINES = 900
+KIT_LINES = 1_000
 DOMAIN = re.compile(
     r"\b(offer|hold|fence|incident|disruption|campaign|publication)s?\b", re.IGNORECASE
 )

@@ -23,6 +23,7 @@ from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Histogram, generate_latest
+from pydantic import BaseModel
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -33,36 +34,26 @@ BODY_BYTES: Final = 1_048_576
 KEYS_CHECK_S: Final = 1.0
 ROLES: Final = ("emitter", "operations", "marketing", "approver", "viewer", "admin")
 PROBLEM: Final = "application/problem+json"
-_PROBLEM_SCHEMA: Final = {
-    "type": "object",
-    "required": ["type", "title", "status", "detail"],
-    "properties": {
-        "type": {"type": "string"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "errors": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["pointer", "detail"],
-                "properties": {
-                    "pointer": {"type": "string"},
-                    "detail": {"type": "string"},
-                    "in": {"type": "string"},
-                },
-            },
-        },
-    },
-}
+
+
+class ProblemDetails(BaseModel):
+    """An error (RFC 9457, section 3); `errors` name what is wrong by JSON pointer."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: list[dict[str, str]] = []
+
+
 PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
     status: {
         "description": HTTPStatus(status).phrase,
-        "content": {PROBLEM: {"schema": _PROBLEM_SCHEMA}},
+        "content": {PROBLEM: {"schema": ProblemDetails.model_json_schema()}},
     }
     for status in (400, 401, 403, 404, 405, 409, 412, 413, 415, 422, 500)
 }
-"""What any route may answer besides (RFC 9457, section 3)."""
+"""What any route may answer besides."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from fastapi import FastAPI
+from pydantic import Field
 
 from schemas.topics import TOPICS
 from schemas.vocabulary import Vocabulary
@@ -14,6 +15,7 @@ from services.kit import broker as kafka
 from services.kit import database, telemetry, web
 from services.kit.settings import Settings, Watched
 from services.scheduler.api import new_router
+from services.scheduler.hooks import Hooks
 from services.scheduler.lane_store import LaneStore
 from services.scheduler.store import SCHEMA, Store
 from services.scheduler.stream import Stream
@@ -22,8 +24,17 @@ VERSION = "0.1.0"
 VERSIONS = Path(__file__).with_name("migrations") / "versions"
 
 
-def new_service(settings: Settings) -> FastAPI:
+class SchedulerSettings(Settings):
+    """What the scheduler is told besides."""
+
+    webhook_hosts: str = Field(
+        default="", description="hosts of webhooks that may be at private addresses, by commas"
+    )
+
+
+def new_service(_: Settings) -> FastAPI:
     """Return the scheduler as an application; everything starts and stops with it."""
+    settings = SchedulerSettings()
     clock, registry = telemetry.Clock(), telemetry.new_registry(version=VERSION)
     engine = database.new_engine(settings.database, schema=SCHEMA)
     store, lanes = Store(engine), LaneStore(engine)
@@ -38,11 +49,15 @@ def new_service(settings: Settings) -> FastAPI:
         crash=telemetry.crash,
     )
 
+    allowed = frozenset(filter(None, settings.webhook_hosts.split(",")))
+    hooks = Hooks(engine, clock=clock, registry=registry, allowed=allowed)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await kafka.must_match(settings.kafka, TOPICS)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(engine.dispose)
+            stack.push_async_callback(hooks.aclose)
             await database.migrate(engine, schema=SCHEMA, versions=VERSIONS)
             await stack.enter_async_context(broker)
             await stream.start()
@@ -55,6 +70,8 @@ def new_service(settings: Settings) -> FastAPI:
                     stream.keep_recording(),
                     stream.keep_counting(),
                     stream.keep_commits(),
+                    hooks.keep_telling(),
+                    hooks.keep_forgetting(),
                 )
             )
             yield

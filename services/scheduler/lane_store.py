@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from schemas.holds import HoldOpened, HoldReleased, OpenHolds
 from schemas.labels import Labels
+from services.scheduler.event_store import add_event
 from services.scheduler.lanes import covered, held_by, lane_key
 from services.scheduler.recovery import Plan, recovers_at
 from services.scheduler.store import POST_COLUMNS, settle
@@ -96,19 +97,25 @@ class LaneStore:
                 ),
                 values,
             )
+            await add_event(
+                connection, "hold.opened", hold.model_dump(mode="json") | {"lanes": len(lanes)}
+            )
         return len(lanes)
 
     async def record_released(self, fact: HoldReleased) -> int:
         """End a hold; lanes with no other hold begin to recover. Returns how many do."""
         async with self.engine.begin() as connection:
             await _lock_holds(connection, shared=False)
-            await connection.execute(
+            new = await connection.execute(
                 text(
                     "INSERT INTO holds (hold_id, released_at) VALUES (:id, :at) ON CONFLICT (hold_id) "
-                    "DO UPDATE SET released_at = COALESCE(holds.released_at, excluded.released_at)"
+                    "DO UPDATE SET released_at = excluded.released_at WHERE holds.released_at IS NULL"
                 ),
                 {"id": fact.hold_id, "at": fact.released_at},
             )
+            if not new.rowcount:
+                return 0
+            await add_event(connection, "hold.released", fact.model_dump(mode="json"))
             freed = await connection.execute(
                 text("DELETE FROM lane_holds WHERE hold_id = :id RETURNING lane_id"),
                 {"id": fact.hold_id},

@@ -92,11 +92,16 @@ _OUTCOMES: Final = """
     WHERE p.post_id = new.post_id
 """
 _HISTORY: Final = """
+    WITH new AS (
     INSERT INTO outcomes (post_id, attempt, result, at, reason, hold_id, fence, publication)
     SELECT * FROM unnest(CAST(:ids AS text[]), CAST(:attempts AS integer[]), CAST(:results AS text[]),
         CAST(:times AS timestamptz[]), CAST(:reasons AS text[]), CAST(:holds AS text[]),
         CAST(:fences AS bigint[]), CAST(:publications AS text[]))
-    ON CONFLICT DO NOTHING
+    ON CONFLICT DO NOTHING RETURNING *)
+    INSERT INTO events (type, data)
+    SELECT 'offer.' || new.result, to_jsonb(new) || jsonb_build_object('campaign_id', p.campaign_id,
+        'account', p.account, 'external_id', p.external_id, 'url', p.url)
+    FROM new JOIN posts p USING (post_id) ORDER BY new.at
 """
 _SENT_BACK: Final = """
     UPDATE lanes l SET state = 'recovering', stopped_at = COALESCE(stopped_at, clock_timestamp()), recovers_at =

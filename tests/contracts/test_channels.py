@@ -20,12 +20,13 @@ import pytest
 from ops.embedded.process import free_port
 from ops.embedded.system import System
 from services.kit import database
+from services.kit.outbound import sign
 from services.kit.telemetry import Clock
 from services.publisher.accounts import MastodonAccount, WebhookAccount
 from services.publisher.channels import Channel, NotSent, Publication
 from services.publisher.channels.feed import Feed
 from services.publisher.channels.mastodon import Mastodon
-from services.publisher.channels.webhook import Webhook, sign
+from services.publisher.channels.webhook import Webhook
 from services.publisher.gate import Cleared, TooLate
 from services.publisher.page_store import PageStore
 from services.publisher.store import SCHEMA

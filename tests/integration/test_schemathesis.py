@@ -38,7 +38,9 @@ def run(system: System, service: str, key: str) -> tuple[int, str]:
     command = [
         str(Path(sys.executable).with_name("schemathesis")), "run",
         f"{system.address(service)}/openapi.json", "--header", f"Authorization: Bearer {key}",
-        "--checks", ",".join(CHECKS), "--max-examples", str(EXAMPLES), "--seed", "1", "--no-color",
+        "--checks", ",".join(CHECKS), "--max-examples", str(EXAMPLES),
+        "--exclude-path", "/v1/events/stream",  # It never ends.
+        "--seed", "1", "--no-color",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=system.data)
     return done.returncode, done.stdout + done.stderr

@@ -6,14 +6,12 @@ receiver that has seen a `webhook-id` is to pass it over; one that cannot says `
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
 import json
 import math
 from typing import Any
 
 from schemas.channels import MediaLimit
+from services.kit.outbound import signed_headers
 from services.kit.telemetry import Clock
 from services.publisher.accounts import WebhookAccount
 from services.publisher.channels import Publication, Retracted
@@ -60,17 +58,12 @@ class Webhook:
         return json.dumps({"type": kind, "timestamp": at, "data": data}).encode()
 
     def _headers(self, message_id: str, body: bytes) -> dict[str, str]:
-        stamp = str(int(self.clock.now().timestamp()))
-        return {
-            "content-type": "application/json",
-            "webhook-id": message_id,
-            "webhook-timestamp": stamp,
-            "webhook-signature": " ".join(
-                sign(one.get_secret_value(), message_id=message_id, stamp=stamp, body=body)
-                for one in (self.account.secret, self.account.old_secret)
-                if one is not None
-            ),
-        }
+        secrets = [
+            one.get_secret_value()
+            for one in (self.account.secret, self.account.old_secret)
+            if one is not None
+        ]
+        return signed_headers(secrets, message_id=message_id, at=self.clock.now(), body=body)
 
     async def _deliver(self, headers: dict[str, str], body: bytes) -> None:
         await ask(
@@ -81,11 +74,3 @@ class Webhook:
             content=body,
             headers=headers,
         )
-
-
-def sign(secret: str, *, message_id: str, stamp: str, body: bytes) -> str:
-    """Return the `webhook-signature` header (Standard Webhooks 1.0, "Signature scheme")."""
-    key = base64.b64decode(secret[6:]) if secret.startswith("whsec_") else secret.encode()
-    content = f"{message_id}.{stamp}.".encode() + body
-    digest = hmac.new(key, content, hashlib.sha256).digest()
-    return f"v1,{base64.b64encode(digest).decode()}"
