@@ -7,6 +7,8 @@ to summer time leaves out is taken with the offset before the gap, and one that 
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
@@ -16,7 +18,7 @@ from zoneinfo import ZoneInfo
 from dateutil.rrule import rrule, rrulestr
 
 MOST_TIMES: Final = 1_000
-DAYS_AHEAD: Final = 400
+YEARS_AHEAD: Final = 5
 DAY: Final = timedelta(days=1)
 
 
@@ -76,11 +78,13 @@ class Frame:
         """Return the first time from then on that lies in the daily hours."""
         if self.hours is None or self.hours.has(at.astimezone(self.zone).time()):
             return at
-        local = at.astimezone(self.zone)
-        begin = datetime.combine(local.date(), self.hours.begin)
-        if begin < local.replace(tzinfo=None):
-            begin += DAY
-        return to_instant(begin, self.zone)
+        today = datetime.combine(at.astimezone(self.zone).date(), self.hours.begin)
+        for days, fold in itertools.product(range(7), (0, 1)):
+            begin = (today + days * DAY).replace(tzinfo=self.zone, fold=fold).astimezone(UTC)
+            # A begin that comes twice may be over once; one that a gap leaves out may be past the end.
+            if begin >= at and self.hours.has(begin.astimezone(self.zone).time()):
+                return begin
+        raise AssertionError("no zone leaves out the same hour for a week")
 
 
 def to_instant(local: datetime, zone: ZoneInfo) -> datetime:
@@ -91,7 +95,8 @@ def to_instant(local: datetime, zone: ZoneInfo) -> datetime:
 def recurring(rule: str, *, first: datetime, frame: Frame) -> list[datetime]:
     """Return when a rule's offers are due, from its first on, in the campaign's zone.
 
-    Raises ValueError for a rule that is none, or that has no end or more than a thousand times.
+    Raises ValueError for a rule that is none, or that has no end or more than a thousand times. What
+    would come later than five years from the first is left out.
     """
     local = first.astimezone(frame.zone).replace(tzinfo=None, microsecond=0)
     if "UNTIL" in rule.upper() and rule.upper().partition("UNTIL=")[2].partition(";")[0].endswith(
@@ -104,8 +109,15 @@ def recurring(rule: str, *, first: datetime, frame: Frame) -> list[datetime]:
         raise ValueError(f"no RRULE of RFC 5545: {error}") from error
     if not isinstance(made, rrule):
         raise ValueError("one RRULE was expected, and no more")  # noqa: TRY004  # It is a value's.
+    if re.search(r"FREQ=(SECOND|MINUTE)LY", rule.upper()):
+        raise ValueError("FREQ: HOURLY is the most often")
+    count = re.search(r"COUNT=(\d+)", rule.upper())
+    most = min(int(count[1]), MOST_TIMES + 1) if count else MOST_TIMES + 1
+    # A rule that never comes true must not be searched to the end of the calendar.
+    horizon = local + YEARS_AHEAD * 365 * DAY
+    until = min(made._until or horizon, horizon)  # type: ignore[attr-defined]  # noqa: SLF001
     found: list[datetime] = []
-    for one in made:
+    for one in itertools.islice(made.replace(count=None, until=until), most):
         at = to_instant(one, frame.zone)
         if frame.ends_at is not None and at >= frame.ends_at:
             break
