@@ -66,5 +66,6 @@ def own_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Syst
     """Return a system of this test's own, for what cannot be undone."""
     for name in ("INTERLOCK_KAFKA", "INTERLOCK_DATABASE"):
         monkeypatch.delenv(name, raising=False)
-    with System(tmp_path, progress=lambda _: None) as running:
+    env = {"INTERLOCK_REQUESTS_PER_MINUTE": "0"}
+    with System(tmp_path, progress=lambda _: None, env=env) as running:
         yield running

@@ -28,6 +28,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from services.kit.rates import PerMinute
 from services.kit.telemetry import trace_id
 
 BODY_BYTES: Final = 1_048_576
@@ -51,7 +52,7 @@ PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
         "description": HTTPStatus(status).phrase,
         "content": {PROBLEM: {"schema": ProblemDetails.model_json_schema()}},
     }
-    for status in (400, 401, 403, 404, 405, 409, 412, 413, 415, 422, 500)
+    for status in (400, 401, 403, 404, 405, 409, 412, 413, 415, 422, 429, 500)
 }
 """What any route may answer besides."""
 
@@ -166,7 +167,19 @@ def authenticated(request: Request, roles: frozenset[str], *, key: str | None = 
             HTTPStatus.FORBIDDEN,
             f"{caller.name} has the roles {sorted(caller.roles)}; one of {sorted(roles)} is needed",
         )
+    _count(request, caller)
     return caller
+
+
+def _count(request: Request, caller: Caller) -> None:
+    rates: PerMinute | None = request.app.state.rates
+    if rates is None:
+        return
+    left = rates.take(caller.name)
+    if left.is_over:
+        why = f"{caller.name} may ask {left.most} times a minute: go on in {left.reset_s} s"
+        raise HTTPException(HTTPStatus.TOO_MANY_REQUESTS, why, headers=left.headers())
+    request.state.rate = left.headers()
 
 
 def _key_of(authorization: str) -> str:
@@ -207,8 +220,9 @@ def new_app(
     readiness: Readiness,
     lifespan: Any,
     remarks: Remarks = dict,
+    per_minute: int = 0,
 ) -> FastAPI:
-    """Return an application with what every service has."""
+    """Return an application with what every service has; `per_minute`: of each caller, 0: no limit."""
     app = FastAPI(
         title=title,
         version=version,
@@ -218,6 +232,7 @@ def new_app(
         redoc_url=None,
     )
     app.state.keys = keys
+    app.state.rates = PerMinute(per_minute) if per_minute else None
     app.add_exception_handler(StarletteHTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(Exception, _on_crash)
@@ -272,6 +287,12 @@ class Edge:
         async def noted(message: Message) -> None:
             nonlocal status
             status = message.get("status", status)
+            if message["type"] == "http.response.start":
+                rate: dict[str, str] = scope.get("state", {}).get("rate", {})
+                message["headers"] = [
+                    *message.get("headers", ()),
+                    *((name.encode(), value.encode()) for name, value in rate.items()),
+                ]
             await send(message)
 
         try:

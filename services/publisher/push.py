@@ -12,6 +12,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field
 
+from services.kit.rates import PerMinute
 from services.kit.telemetry import Clock
 from services.kit.web import Problem, field_problem, public
 from services.publisher.accounts import WebPushAccount
@@ -19,7 +20,6 @@ from services.publisher.channels.webpush import encrypt, is_push_service
 from services.publisher.page import PageSettings
 from services.publisher.push_store import Browser, PushStore
 
-MINUTE_S: Final = 60.0
 PER_MINUTE: Final = 300  # Of all visitors together.
 Base64 = Annotated[str, Field(min_length=16, max_length=200, pattern=r"^[A-Za-z0-9_-]+=*$")]
 
@@ -62,17 +62,14 @@ def new_router(
 ) -> APIRouter:
     """Return the routes of browsers."""
     router = APIRouter(dependencies=[Depends(public)], include_in_schema=False)
-    asked_s: list[float] = []
+    rates = PerMinute(PER_MINUTE, now_s=clock.monotonic_s)
 
     @router.post("/push", status_code=204)
     async def ask(asked: Asked) -> None:
         if account is None:
             raise Problem(404, "no account has the channel webpush, or there is no public URL")
-        now_s = clock.monotonic_s()
-        asked_s[:] = [at_s for at_s in asked_s if now_s - at_s < MINUTE_S]
-        if len(asked_s) >= PER_MINUTE:
+        if rates.take().is_over:
             raise Problem(429, "too many ask at once: try again in a minute")
-        asked_s.append(now_s)
         one = _checked(asked, settings, account)
         before = await browsers.find(asked.replaces) if asked.replaces else None
         if before is not None:

@@ -18,6 +18,7 @@ import structlog
 from fastapi import APIRouter, Depends, Form
 from fastapi.responses import HTMLResponse
 
+from services.kit.rates import PerMinute
 from services.kit.telemetry import Clock
 from services.kit.web import Problem, public
 from services.publisher import rendering
@@ -30,7 +31,6 @@ from services.publisher.site import Site
 ADDRESS: Final = re.compile(r"[^\s@<>,;:\"()\[\]]{1,64}@(?:[\w-]{1,63}\.)+[\w-]{2,63}")
 FORGET_AFTER: Final = timedelta(days=1)
 ASK_AGAIN_AFTER: Final = timedelta(minutes=10)
-MINUTE_S: Final = 60.0
 PER_MINUTE: Final = 60  # Of all visitors together: nobody sends mail through us.
 NO_STORE: Final = {"cache-control": "no-store", "referrer-policy": "no-referrer"}
 log = structlog.get_logger()
@@ -82,7 +82,7 @@ class _Desk:
         self, site: Site, mail: MailStore, account: EmailAccount | None, clock: Clock
     ) -> None:
         self.site, self.mail, self.account, self.clock = site, mail, account, clock
-        self.sent: list[float] = []
+        self.rates = PerMinute(PER_MINUTE, now_s=clock.monotonic_s)
         self.tasks: set[asyncio.Task[None]] = set()
 
     async def subscribe(self, address: str, language: str, component: str) -> HTMLResponse:
@@ -97,9 +97,8 @@ class _Desk:
             raise Problem(422, f"component: the page has no {component}")
         if not ADDRESS.fullmatch(address):
             return self._page(language, "wrong", status=422)
-        now, now_s = self.clock.now(), self.clock.monotonic_s()
-        self.sent = [at_s for at_s in self.sent if now_s - at_s < MINUTE_S]
-        if len(self.sent) >= PER_MINUTE:
+        now = self.clock.now()
+        if self.rates.take().is_over:
             raise Problem(429, "too many ask at once: try again in a minute")
         await self.mail.forget_unconfirmed(now - FORGET_AFTER)
         asked = Subscriber(
@@ -112,7 +111,6 @@ class _Desk:
         )
         known = await self.mail.ask(asked, again_before=now - ASK_AGAIN_AFTER)
         if known.state == "asked" and known.asked_at == now:
-            self.sent.append(now_s)
             task = asyncio.create_task(self._send(self.account, known, language))
             self.tasks.add(task)  # The answer takes as long whether a mail is sent or not.
             task.add_done_callback(self.tasks.discard)

@@ -27,6 +27,9 @@ VERSIONS = Path(__file__).with_name("migrations") / "versions"
 class SchedulerSettings(Settings):
     """What the scheduler is told besides."""
 
+    requests_per_minute: int = Field(
+        default=6_000, ge=0, description="of each caller, to each process; 0: no limit"
+    )
     webhook_hosts: str = Field(
         default="", description="hosts of webhooks that may be at private addresses, by commas"
     )
@@ -82,6 +85,7 @@ def new_service(_: Settings) -> FastAPI:
         keys=web.Keys(settings.keys),
         registry=registry,
         readiness=stream.not_ready,
+        per_minute=settings.requests_per_minute,
         lifespan=lifespan,
     )
     app.include_router(

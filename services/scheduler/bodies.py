@@ -6,10 +6,11 @@ One body may mean many offers: each account it names, and each time its rule giv
 from __future__ import annotations
 
 from datetime import date, datetime, time
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -19,7 +20,7 @@ from pydantic import (
 )
 
 from schemas.base import NO_NUL, Id, Instant, Language, Text, Title
-from schemas.labels import Labels
+from schemas.labels import Labels, parse_matchers
 from schemas.policies import Zone
 from schemas.posts import MOST_MEDIA, Account, Card, Media
 from services.scheduler import campaign_life
@@ -233,6 +234,42 @@ class CalendarDay(BaseModel):
     day: date
     state: State
     offers: int
+
+
+PAGE_POSTS = 1_000
+_FIELDS = "|".join(PostView.model_fields)
+
+
+def _is_matchers(given: str) -> str:
+    parse_matchers(given)
+    return given
+
+
+MatcherText = Annotated[str, AfterValidator(_is_matchers)]
+
+
+class Wanted(_Body):
+    """Which posts are listed. `matchers` must be true of an offer's labels, as Prometheus reads them."""
+
+    campaign_id: Id | None = None
+    state: State | None = None
+    account: Account | None = None
+    external_id: Id | None = None
+    due_from: Instant | None = None
+    due_before: Instant | None = None
+    matchers: MatcherText | None = Field(default=None, examples=['{line="coast"}'])
+    fields: str | None = Field(
+        default=None, pattern=f"^({_FIELDS})(,({_FIELDS}))*$", examples=["post_id,state"]
+    )
+    cursor: str = Field(default="0", pattern=r"^\d{1,18}$")
+    limit: int = Field(default=100, ge=1, le=PAGE_POSTS)
+
+
+class SparsePage(BaseModel):
+    """Some posts, and of each only the fields that were asked for."""
+
+    posts: list[dict[str, Any]]
+    next: str | None = None
 
 
 class Page(BaseModel):

@@ -30,7 +30,9 @@ def _add_reading(router: APIRouter, engine: AsyncEngine) -> None:
     async def list_campaigns(_: Caller = require(*READERS)) -> list[Campaign]:
         async with engine.connect() as connection:
             rows = await campaign_desk.list_campaigns(connection)
-        return [campaign_of(row) for row in rows]
+            offers = await counts.by_campaign(connection)
+        found = [campaign_of(row) for row in rows]
+        return [one.model_copy(update={"counts": offers.get(one.campaign_id, {})}) for one in found]
 
     @router.get("/campaigns/{campaign_id}")
     async def read_campaign(

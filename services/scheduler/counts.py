@@ -35,6 +35,18 @@ async def by_state(connection: AsyncConnection, campaign_id: str | None = None) 
     return {row.state: row.offers for row in rows}
 
 
+async def by_campaign(connection: AsyncConnection) -> dict[str, dict[str, int]]:
+    """Return how many offers are in each state, by campaign."""
+    statement = text(
+        f"SELECT l.campaign_id, {_STATE} AS state, sum(one.posts)::bigint AS offers {_ALL}"
+        " GROUP BY 1, 2 HAVING sum(one.posts) <> 0"
+    )
+    found: dict[str, dict[str, int]] = {}
+    for row in await connection.execute(statement):
+        found.setdefault(row.campaign_id, {})[row.state] = row.offers
+    return found
+
+
 async def by_day(
     connection: AsyncConnection, *, begin: date, end: date, campaign_id: str | None
 ) -> list[RowMapping]:

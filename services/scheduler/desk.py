@@ -130,22 +130,26 @@ async def read_posts(connection: AsyncConnection, post_ids: Sequence[str]) -> li
     return list((await connection.execute(statement, {"ids": list(post_ids)})).mappings())
 
 
+_FILTERS: Final = {
+    "campaign_id": "p.campaign_id = :campaign_id",
+    "account": "p.account = :account",
+    "external_id": "p.external_id = :external_id",
+    "due_from": "p.due_at >= :due_from",
+    "due_before": "p.due_at < :due_before",
+    "lanes": "p.lane_id = ANY(:lanes)",
+    "state": f"{SHOWN_STATE} = :state",
+}
+
+
 async def list_posts(
-    connection: AsyncConnection,
-    *,
-    campaign_id: str | None,
-    state: str | None,
-    after: int,
-    limit: int,
+    connection: AsyncConnection, wanted: Mapping[str, Any], *, after: int, limit: int
 ) -> list[RowMapping]:
-    """Return posts with a number above `after`, in the order they were written."""
-    statement = (
-        f"SELECT * FROM ({POST} WHERE p.number > :after "  # noqa: S608  # A constant.
-        "AND (CAST(:campaign AS text) IS NULL OR p.campaign_id = :campaign)) q "
-        "WHERE CAST(:state AS text) IS NULL OR state = :state ORDER BY number LIMIT :limit"
-    )
-    values = {"after": after, "campaign": campaign_id, "state": state, "limit": limit}
-    return list((await connection.execute(text(statement), values)).mappings())
+    """Return posts with a number above `after` that pass the filters, in the order they were written."""
+    filters = {name: value for name, value in wanted.items() if value is not None}
+    conditions = " AND ".join(["p.number > :after", *(_FILTERS[name] for name in filters)])
+    statement = text(f"{POST} WHERE {conditions} ORDER BY p.number LIMIT :limit")
+    values = {"after": after, "limit": limit, **filters}
+    return list((await connection.execute(statement, values)).mappings())
 
 
 async def alike(connection: AsyncConnection, posts: Sequence[Mapping[str, Any]]) -> list[list[str]]:
@@ -225,6 +229,12 @@ async def reject_post(
         {"id": post_id, "why": f"rejected by {approver}" + (f": {comment}" if comment else "")},
     )
     await audit(connection, approver, "post.rejected", post_id, {"comment": comment})
+
+
+async def now(connection: AsyncConnection) -> datetime:
+    """Return the database's time."""
+    found: datetime = (await connection.execute(text("SELECT clock_timestamp()"))).scalar_one()
+    return found
 
 
 async def count_posts(connection: AsyncConnection, campaign_id: str) -> int:

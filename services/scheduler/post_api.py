@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import date, timedelta
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas.base import Id
+from schemas.labels import matches, parse_matchers
 from schemas.posts import RetractPost
-from services.kit.web import Caller, Problem, field_problem, require
-from services.scheduler import campaign_api, counts, desk
+from services.kit.web import Caller, Problem, require
+from services.scheduler import campaign_api, desk, questions
 from services.scheduler.answers import audit
 from services.scheduler.bodies import (
-    CalendarDay,
     Comment,
     Decision,
     Page,
     PostBodies,
     PostChange,
     PostView,
+    SparsePage,
+    Wanted,
 )
 from services.scheduler.campaign_api import READERS
 from services.scheduler.checks import check
-from services.scheduler.life import EDITABLE, OUT, State
+from services.scheduler.life import EDITABLE, OUT
 from services.scheduler.once import IdempotencyKey, IfMatch, must_match, once, tag_of
 from services.scheduler.post_desk import FreeSlots, PostDesk, Times, next_slot, refuse
 
-PAGE_POSTS = 1_000
-CALENDAR_DAYS = 366
 AskBack = Callable[[RetractPost], Awaitable[None]]
 
 
@@ -48,19 +47,10 @@ def _add_reading(router: APIRouter, post_desk: PostDesk) -> None:
 
     @router.get("/posts")
     async def list_posts(
-        campaign_id: Id | None = None,
-        state: State | None = None,
-        cursor: Annotated[str, Query(pattern=r"^\d{1,18}$")] = "0",
-        limit: Annotated[int, Query(ge=1, le=PAGE_POSTS)] = 100,
-        _: Caller = require(*READERS),
-    ) -> Page:
-        """List posts in the order they were queued."""
-        async with engine.connect() as connection:
-            rows = await desk.list_posts(
-                connection, campaign_id=campaign_id, state=state, after=int(cursor), limit=limit
-            )
-        posts = [post_desk.view(row) for row in rows]
-        return Page(posts=posts, next=str(rows[-1]["number"]) if len(rows) == limit else None)
+        wanted: Annotated[Wanted, Query()], _: Caller = require(*READERS)
+    ) -> Page | SparsePage:
+        """List posts in the order they were queued; `fields` names what is wanted of each."""
+        return await _list(post_desk, wanted)
 
     @router.get("/posts/{post_id}")
     async def read_post(post_id: Id, response: Response, _: Caller = require(*READERS)) -> PostView:
@@ -69,25 +59,26 @@ def _add_reading(router: APIRouter, post_desk: PostDesk) -> None:
         response.headers.update(tag_of(found))
         return found
 
-    @router.get("/summary")
-    async def count_states(_: Caller = require(*READERS)) -> dict[str, int]:
-        """Count all posts by state."""
-        async with engine.connect() as connection:
-            return await counts.by_state(connection)
 
-    @router.get("/calendar")
-    async def read_calendar(
-        begin: date,
-        end: date,
-        campaign_id: Id | None = None,
-        _: Caller = require(*READERS),
-    ) -> list[CalendarDay]:
-        """Count offers by campaign, day (UTC) and state, from one day until before another."""
-        if not timedelta(0) < end - begin <= timedelta(days=CALENDAR_DAYS):
-            raise field_problem("end", f"must be later than begin, by {CALENDAR_DAYS} days at most")
-        async with engine.connect() as connection:
-            rows = await counts.by_day(connection, begin=begin, end=end, campaign_id=campaign_id)
-        return [CalendarDay.model_validate(dict(row)) for row in rows]
+async def _list(post_desk: PostDesk, wanted: Wanted) -> Page | SparsePage:
+    filters = wanted.model_dump(exclude={"matchers", "cursor", "limit", "fields"})
+    async with post_desk.engine.connect() as connection:
+        if wanted.matchers is not None:
+            filters["lanes"] = [
+                lane
+                for lane, labels in await questions.lanes(connection)
+                if matches(parse_matchers(wanted.matchers), labels)
+            ]
+        rows = await desk.list_posts(
+            connection, filters, after=int(wanted.cursor), limit=wanted.limit
+        )
+    posts = [post_desk.view(row) for row in rows]
+    cursor = str(rows[-1]["number"]) if len(rows) == wanted.limit else None
+    if wanted.fields is None:
+        return Page(posts=posts, next=cursor)
+    few = set(wanted.fields.split(","))
+    sparse = [post.model_dump(mode="json", include=few) for post in posts]
+    return SparsePage(posts=sparse, next=cursor)
 
 
 def _add_queueing(router: APIRouter, post_desk: PostDesk) -> None:

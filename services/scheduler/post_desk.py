@@ -184,7 +184,7 @@ class PostDesk:
     ) -> Times:
         """Approve or reject offers that wait; all of them or none. Nobody decides on their own."""
         times: Times = {}
-        now = await _now(connection)
+        now = await desk.now(connection)
         for number, post_id in enumerate(post_ids):
             post = await self.lock(connection, post_id)
             if post.author == caller.name:
@@ -222,11 +222,6 @@ class FreeSlots:
         for at in self.campaign.frame.slots(self.next_at):
             self.next_at = at + (gap or timedelta(0))
             yield at
-
-
-async def _now(connection: AsyncConnection) -> datetime:
-    found: datetime = (await connection.execute(text("SELECT clock_timestamp()"))).scalar_one()
-    return found
 
 
 async def next_slot(connection: AsyncConnection, campaign_id: str) -> datetime:

@@ -12,11 +12,12 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from prometheus_client import CollectorRegistry
 
 from ops.embedded.system import make_accounts
 from services.detector.app import new_service as new_detector
 from services.kit.settings import Settings
-from services.kit.web import ROLES
+from services.kit.web import ROLES, Keys, new_app
 from services.publisher.app import new_service as new_publisher
 from services.scheduler.app import new_service as new_scheduler
 
@@ -86,6 +87,7 @@ TABLE: dict[str, set[str]] = {
     "GET /v1/labels/{name}": READING,
     "GET /v1/summary": READING,
     "GET /v1/calendar": READING,
+    "GET /v1/calendar.ics": READING,
     "GET /v1/ledger": READING,
     "GET /v1/ledger/{post_id}": READING,
     "GET /v1/gate": READING,
@@ -225,3 +227,28 @@ def test_a_key_that_is_added_works_and_one_that_is_removed_does_not(tmp_path: Pa
     assert web.Keys(file).caller(key) is None
     with pytest.raises(ValueError, match="there is no role king"):
         add_key(file, name="x", roles=("king",))
+
+
+async def test_a_caller_that_asks_too_often_is_told_when_to_go_on(tmp_path: Path) -> None:
+    (tmp_path / "keys.json").write_text(
+        json.dumps({"keys": [{"name": "ada", "roles": ["viewer"], "sha256": _sha256("ada")}]})
+    )
+
+    async def ready() -> dict[str, str]:
+        return {}
+
+    app = new_app(
+        title="t", version="1", keys=Keys(tmp_path / "keys.json"), registry=CollectorRegistry(),
+        readiness=ready, lifespan=None, per_minute=2,
+    )  # fmt: skip
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://t") as client:
+        client.headers["authorization"] = "Bearer ada"
+        answers = [await client.get("/metrics") for _ in range(3)]
+        assert [one.status_code for one in answers] == [200, 200, 429]
+        assert [one.headers["ratelimit"] for one in answers] == [
+            '"minute";r=1;t=60', '"minute";r=0;t=60', '"minute";r=0;t=60',
+        ]  # fmt: skip
+        assert answers[2].headers["retry-after"] == "60"
+        assert answers[2].json()["detail"] == "ada may ask 2 times a minute: go on in 60 s"
+        assert (await client.get("/healthz")).is_success, "whoever has no key is not counted"

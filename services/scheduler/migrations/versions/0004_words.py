@@ -12,9 +12,10 @@ depends_on = None
 
 def upgrade() -> None:
     op.execute("ALTER TABLE campaigns ADD utm jsonb")
+    op.execute("CREATE INDEX posts_order ON posts (number)")
     op.execute("CREATE INDEX posts_words ON posts ((md5(text)::uuid))")
 
 
 def downgrade() -> None:
-    op.execute("DROP INDEX posts_words")
+    op.execute("DROP INDEX posts_words, posts_order")
     op.execute("ALTER TABLE campaigns DROP utm")

@@ -1,0 +1,134 @@
+"""Offers as marketing writes, finds and takes them back: labels, links, lists, calendars."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+from icalendar import Calendar
+
+from tests.integration.test_campaigns import HOUR, add, body
+from tests.journey import Journey, wait_for
+
+
+def test_a_typo_in_a_label_is_refused_and_what_is_doubtful_is_said(journey: Journey) -> None:
+    file = journey.system.data / "labels.yaml"
+    before = file.read_text()
+    campaign = journey.campaign(labels={})
+    try:
+        file.write_text(
+            "others: refuse\nlabels: {network: {expected: true}, line: {values: {coast: Coast line}}}\n"
+        )
+
+        def refused() -> list[dict[str, str]]:
+            answer = add(journey, campaign, **HOUR, labels={"lien": "coast", "line": "caost"})
+            found: list[dict[str, str]] = answer.json().get("errors", [])
+            return found
+
+        errors = {one["pointer"]: one["detail"] for one in wait_for("the file", refused)}
+        assert errors == {
+            "/0/labels/lien": "there is no label lien: did you mean line?",
+            "/0/labels/line": "there is no line caost: did you mean coast?",
+        }
+        text = uuid.uuid4().hex
+        first = add(journey, campaign, **HOUR, text=text, labels={"line": "coast"}).json()
+        assert first["warnings"] == [
+            "without a `network` label this offer is held by every incident on any network"
+        ]
+        tried = journey.marketing.post(
+            f"/v1/campaigns/{campaign}/posts/dry-run", json=body(**HOUR, text=text)
+        ).json()[0]
+        assert first["post_id"] in tried["warnings"][1], "the same words on the same account"
+        day_later = body(text=text, due_at="2099-06-02T10:00:00Z", labels={"network": "n"})
+        later = journey.marketing.post(f"/v1/campaigns/{campaign}/posts", json=day_later).json()
+        assert later["warnings"] == []
+        labels = {one["name"]: one for one in journey.marketing.get("/v1/labels").json()}
+        assert (labels["line"]["values"], labels["network"]["expected"]) == (1, True)
+        found = journey.marketing.get("/v1/labels/line", params={"like": "cost"}).json()
+        assert found == [{"value": "coast", "means": "Coast line"}]
+        assert journey.marketing.get("/v1/labels/lane").status_code == 404
+    finally:
+        file.write_text(before)
+    wait_for(
+        "the file as it was",
+        lambda: "region" in [one["name"] for one in journey.marketing.get("/v1/labels").json()],
+    )
+    network = journey.marketing.get("/v1/labels/network").json()
+    assert "n" in [one["value"] for one in network]
+
+
+def test_links_of_a_campaign_are_marked_before_their_length_is_counted(journey: Journey) -> None:
+    campaign = journey.campaign(utm={"campaign": "autumn"})
+    made = add(journey, campaign, **HOUR, text="https://a.example/x").json()
+    marks = "utm_source=social-en&utm_medium=social&utm_campaign=autumn"
+    assert made["text"] == f"https://a.example/x?{marks}"
+    changed = journey.marketing.patch(
+        f"/v1/posts/{made['post_id']}", json={"text": "https://b.example"}
+    )
+    assert changed.json()["text"] == f"https://b.example?{marks}"
+
+
+def test_an_offer_that_is_out_is_taken_back_on_request(journey: Journey) -> None:
+    campaign = journey.campaign()
+    waiting = add(journey, campaign, **HOUR).json()["post_id"]
+    assert journey.marketing.post(f"/v1/posts/{waiting}/retract").status_code == 409
+    post_id = add(journey, campaign).json()["post_id"]
+    journey.wait_state(post_id, "published")
+    refused = journey.marketing.post(f"/v1/posts/{post_id}/cancel")
+    assert (refused.status_code, "ask for its retraction" in refused.json()["detail"]) == (
+        409,
+        True,
+    )
+    asked = {"comment": "the price was wrong"}
+    assert journey.marketing.post(f"/v1/posts/{post_id}/retract", json=asked).status_code == 202
+    journey.wait_state(post_id, "retracted")
+    assert journey.standing([post_id]) == set()
+    steps = journey.marketing.get(f"/v1/posts/{post_id}/why").json()["steps"]
+    assert "post retract asked: the price was wrong" in [step["what"] for step in steps]
+    assert journey.marketing.post(f"/v1/posts/{post_id}/retract").status_code == 409
+
+
+def test_offers_are_listed_by_what_is_asked_and_no_more_of_them(journey: Journey) -> None:
+    campaign = journey.campaign(labels={"network": journey.network})
+    coast = add(journey, campaign, **HOUR, labels={"line": "coast"}, external_id="c-1").json()
+    add(
+        journey, campaign, due_at="2099-06-03T10:00:00Z", labels={"line": "valley"}
+    ).raise_for_status()
+    add(journey, campaign, **HOUR, account="web")
+
+    def listed(**wanted: Any) -> list[dict[str, Any]]:
+        params = {"campaign_id": campaign} | wanted
+        answer = journey.marketing.get("/v1/posts", params=params).raise_for_status()
+        found: list[dict[str, Any]] = answer.json()["posts"]
+        return found
+
+    assert len(listed()) == 3
+    assert [one["post_id"] for one in listed(matchers='{line="coast"}')] == [coast["post_id"]]
+    assert len(listed(matchers='{line!="coast"}')) == 2
+    assert [one["labels"]["line"] for one in listed(due_from="2099-06-02T00:00:00Z")] == ["valley"]
+    assert len(listed(due_before="2099-06-02T00:00:00Z", account="social-en")) == 1
+    assert listed(external_id="c-1", fields="post_id,state") == [
+        {"post_id": coast["post_id"], "state": "queued"}
+    ]
+    refused = journey.marketing.get("/v1/posts", params={"fields": "post_id,secret"})
+    assert refused.json()["errors"][0]["pointer"] == "/fields"
+    refused = journey.marketing.get("/v1/posts", params={"matchers": "{line"})
+    assert refused.json()["errors"][0]["pointer"] == "/matchers"
+    wait_for(
+        "the counts in the list",
+        lambda: {one["campaign_id"]: one["counts"] for one in journey.marketing.get("/v1/campaigns").json()}[campaign]
+        == {"queued": 3},
+    )  # fmt: skip
+
+
+def test_a_calendar_shows_offers_with_their_states(journey: Journey) -> None:
+    campaign = journey.campaign()
+    made = add(journey, campaign, **HOUR, text="To the sea; from 29, now\nWith love").json()
+    params = {"begin": "2099-06-01", "end": "2099-06-02", "campaign_id": campaign}
+    answer = journey.marketing.get("/v1/calendar.ics", params=params).raise_for_status()
+    assert answer.headers["content-type"].startswith("text/calendar")
+    (event,) = Calendar.from_ical(answer.content).walk("VEVENT")
+    assert event["uid"] == f"{made['post_id']}@interlock"
+    assert event["summary"] == "social-en: To the sea; from 29, now (queued)"
+    assert event.decoded("dtstart") == datetime(2099, 6, 1, 10, tzinfo=UTC)
