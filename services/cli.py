@@ -20,6 +20,7 @@ from services.commands.events import events
 from services.commands.labels import labels
 from services.commands.policy import policy
 from services.commands.posts import posts
+from services.commands.rehearse import rehearse
 
 SWITCH_S = 0.0005  # A thread that renders a page lets go of the interpreter ten times as often.
 COLLECT = (20_000, 20, 20)  # A tenth of the time of a busy service went into looking for cycles.
@@ -33,6 +34,7 @@ app.add_typer(policy, name="policy")
 app.add_typer(events, name="events")
 app.add_typer(posts, name="posts")
 app.add_typer(labels, name="labels")
+app.command("rehearse")(rehearse)
 
 Service = Literal["scheduler", "detector", "publisher"]
 GRACE_S = 5

@@ -67,7 +67,7 @@ def test(
     from ops.policies import read_example
     from services.detector.rehearsal import rehearse
 
-    found = _read(file)
+    found = read(file)
     console = Console(highlight=False, soft_wrap=True)
     wrong: list[str] = []
     for path in examples:
@@ -80,13 +80,13 @@ def test(
             console.print(f"[bold]{escape(str(path))}[/]")
             for line in happened:
                 text = escape(line.text).replace("\n", "\n" + " " * 19)
-                console.print(f"{_minute(line.minute):>8}  {_COLOURED[line.what]} {text}")
+                console.print(f"{as_minute(line.minute):>8}  {COLOURED[line.what]} {text}")
     if wrong:
         fail("\n".join(["not as expected:", *wrong]))
     print(f"{len(examples)} example{'s' if len(examples) > 1 else ''}: as expected")
 
 
-_COLOURED = {
+COLOURED = {
     "hold": "[red]hold    [/]",
     "release": "[green]release [/]",
     "update": "[cyan]update  [/]",
@@ -95,14 +95,14 @@ _COLOURED = {
 }
 
 
-def _minute(minute: float) -> str:
+def as_minute(minute: float) -> str:
     return f"{int(minute)}:{round(minute * 60) % 60:02}"
 
 
 @policy.command("show")
 def show(detector: Detector = "", key: Key = "") -> None:
     """Print the policy in force, as a file that `apply` takes."""
-    print(_in_words(_in_force(detector, key)), end="")
+    print(_in_words(in_force(detector, key)), end="")
 
 
 @policy.command("diff")
@@ -110,7 +110,7 @@ def diff(file: PolicyFile = None, detector: Detector = "", key: Key = "") -> Non
     """Say in what a file differs from the policy in force; exits 1 when it does."""
     from ops.policies import DEFAULT
 
-    differences = _differences(_in_force(detector, key), _read(file or DEFAULT))
+    differences = _differences(in_force(detector, key), read(file or DEFAULT))
     print("\n".join(differences) or "no difference")
     if differences:
         raise typer.Exit(1)
@@ -128,18 +128,18 @@ def apply(
     """Put a policy in force: it is written into the detector's log, on every partition."""
     from ops.policies import DEFAULT
 
-    found = _read(file or DEFAULT)
+    found = read(file or DEFAULT)
     if dry_run:
         print(f"{found.name}: {len(found.rules)} rules, {len(found.messages)} languages")
         if detector:
-            differences = _differences(_in_force(detector, key), found)
+            differences = _differences(in_force(detector, key), found)
             print("\n".join(differences) or "no difference to what is in force")
         return
     done = _ask("PUT", detector, key, content=found.model_dump_json())
     print(f"{found.name} is in force on {len(done)} partitions")
 
 
-def _read(file: Path) -> Any:
+def read(file: Path) -> Any:
     from ops.policies import WrongPolicy, read_policy
 
     try:
@@ -148,7 +148,7 @@ def _read(file: Path) -> Any:
         fail(str(error))
 
 
-def _in_force(detector: str, key: str) -> Any:
+def in_force(detector: str, key: str) -> Any:
     from schemas.policies import Policy
 
     answer = _ask("GET", detector, key)

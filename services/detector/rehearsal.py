@@ -103,8 +103,19 @@ class Log:
         return sorted([*of_incidents, *others])
 
 
+def play(policy: Policy, example: Example) -> tuple[list[Happened], list[Record]]:
+    """Return what would happen in order, as lines and as the records that would be said."""
+    log, happened, _ = _played(policy, example)
+    return happened, log.said
+
+
 def rehearse(policy: Policy, example: Example) -> tuple[list[Happened], list[str]]:
     """Return what would happen in order, and where it is not what the example expects."""
+    _, happened, wrong = _played(policy, example)
+    return happened, wrong
+
+
+def _played(policy: Policy, example: Example) -> tuple[Log, list[Happened], list[str]]:
     log, happened, wrong = Log(policy, at=example.begins_at), list[Happened](), list[str]()
     for step in sorted(example.steps, key=lambda step: step.minute):
         at = example.begins_at + timedelta(minutes=step.minute)
@@ -117,7 +128,7 @@ def rehearse(policy: Policy, example: Example) -> tuple[list[Happened], list[str
             wrong += _differences(step.minute, step.expect, log, lines)
     end_at = example.begins_at + timedelta(minutes=example.until_minute)
     happened += _lines(log, log.pass_time(max(log.at, end_at)))
-    return happened, wrong
+    return log, happened, wrong
 
 
 def _bodies(step: ToPlay) -> list[Record | Unreadable]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import RowMapping, text
@@ -31,6 +32,21 @@ async def by_hour(connection: AsyncConnection, of_lanes: list[int]) -> list[RowM
         " GROUP BY 1, 2, 3 ORDER BY 3, 1 LIMIT 10000"
     )
     return list((await connection.execute(statement, {"lanes": of_lanes})).mappings())
+
+
+async def due_between(
+    connection: AsyncConnection, begin: datetime, end: datetime, *, limit: int
+) -> list[RowMapping]:
+    """Return offers that wait and are due within a time, each with its lane and its campaign's plan."""
+    statement = text(
+        "SELECT p.post_id, l.lane_id, p.due_at, p.latest_at, l.campaign_id, l.labels, c.name AS campaign,"
+        " c.recovery, c.quiet_s FROM lanes l JOIN campaigns c USING (campaign_id)"
+        " CROSS JOIN LATERAL (SELECT * FROM posts q WHERE q.lane_id = l.lane_id AND q.state = 'queued'"
+        " AND q.due_at >= :begin AND q.due_at < :end ORDER BY q.due_at LIMIT :limit) p"
+        " WHERE l.running ORDER BY p.due_at LIMIT :limit"
+    )
+    values: dict[str, Any] = {"begin": begin, "end": end, "limit": limit}
+    return list((await connection.execute(statement, values)).mappings())
 
 
 async def stopped(connection: AsyncConnection, campaign_id: str, limit: int) -> list[RowMapping]:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import uuid
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+import yaml
 from icalendar import Calendar
+from typer.testing import CliRunner
 
+from services.cli import app
 from tests.integration.test_campaigns import HOUR, add, body
 from tests.journey import Journey, wait_for
 
@@ -132,3 +136,39 @@ def test_a_calendar_shows_offers_with_their_states(journey: Journey) -> None:
     assert event["uid"] == f"{made['post_id']}@interlock"
     assert event["summary"] == "social-en: To the sea; from 29, now (queued)"
     assert event.decoded("dtstart") == datetime(2099, 6, 1, 10, tzinfo=UTC)
+
+
+def test_an_evening_is_rehearsed_against_the_real_queue(
+    journey: Journey, repository: Path, tmp_path: Path
+) -> None:
+    """And nothing of the queue is changed by it."""
+    labels = {"network": journey.network, "line": "coast"}
+    campaign = journey.campaign(labels=labels, recovery={"plan": "resume"}, quiet_s=60)
+    posts = {
+        minute: add(journey, campaign, due_at=f"2098-05-01T18:{minute:02}:00Z").json()["post_id"]
+        for minute in (5, 20, 50)
+    }
+    disruption = {
+        "disruption_id": "d", "network": journey.network, "title": "Trains are standing",
+        "labels": {"line": "coast"},
+    }  # fmt: skip
+    file = tmp_path / "evening.yaml"
+    steps = [
+        {"minute": 10, "disruption": disruption | {"status": "opened"}},
+        {"minute": 30, "disruption": disruption | {"status": "resolved"}},
+    ]
+    file.write_text(yaml.safe_dump({"steps": steps, "until_minute": 60}))
+    policy = repository / "ops" / "policies" / "default.yaml"
+    command = [
+        "rehearse", str(file), "--policy", str(policy), "--begin", "2098-05-01T18:00:00",
+        "--scheduler", journey.system.address("scheduler"), "--key", journey.system.keys["viewer"],
+    ]  # fmt: skip
+    played = CliRunner().invoke(app, command)
+    assert played.exit_code == 0, played.output
+    assert (
+        f"{posts[20]}, due 2098-05-01T18:20:00Z: late, goes out 2098-05-01T18:36:00Z"
+        in played.output
+    )
+    assert posts[5] not in played.output, "it goes out as planned"
+    assert "Trains are standing" in played.output
+    assert {journey.state(one) for one in posts.values()} == {"queued"}

@@ -71,6 +71,7 @@ TABLE: dict[str, set[str]] = {
     "GET /v1/campaigns/{campaign_id}/export": READING,
     "GET /v1/posts/{post_id}/why": READING,
     "POST /v1/holds/dry-run": READING,
+    "POST /v1/rehearsals": READING,
     "GET /v1/campaigns/{campaign_id}/recovery": READING,
     "GET /v1/posts": READING,
     "GET /v1/posts/{post_id}": READING,
