@@ -100,6 +100,9 @@ def _send_all(
             wrong = sorted({one["row"] for one in report["refused"]})
             for one in report["refused"][: max(0, SHOWN - totals["wrong"])]:
                 print(f"row {one['row']}: {one['pointer'].strip('/') or 'row'}: {one['detail']}")
+            if params.get("dry_run") and first == from_row:
+                for said in sorted({one["detail"] for one in report["doubtful"]}):
+                    print(f"but: {said}")
             for name in ("rows", "queued", "known"):
                 totals[name] += report[name]
             totals["wrong"] += len(wrong)

@@ -6,6 +6,7 @@ One body may mean many offers: each account it names, and each time its rule giv
 from __future__ import annotations
 
 from datetime import date, datetime, time
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
 
@@ -191,7 +192,7 @@ class Campaign(BaseModel):
     changed_at: datetime
     counts: dict[str, int] = {}
 
-    @property
+    @cached_property
     def frame(self) -> Frame:
         hours = Hours(begin=self.hours.begin, end=self.hours.end) if self.hours else None
         return Frame(

@@ -7,6 +7,7 @@ other, so that a file of any size needs no memory, shows its progress, and goes 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request
@@ -17,9 +18,9 @@ from sqlalchemy import text
 from schemas.base import Id
 from services.kit.web import Caller, Problem, field_problem, require
 from services.scheduler import campaign_api, rows
-from services.scheduler.bodies import BATCH_POSTS, PostBody
+from services.scheduler.bodies import BATCH_POSTS, Campaign
 from services.scheduler.campaign_api import READERS
-from services.scheduler.checks import check
+from services.scheduler.checks import Known, check
 from services.scheduler.desk import POST
 from services.scheduler.post_desk import PostDesk, Times
 
@@ -27,6 +28,7 @@ TYPES: Final[dict[str, rows.Format]] = {"text/csv": "csv", "application/x-ndjson
 _TEXTS: Final = {name: {"schema": {"type": "string"}} for name in TYPES}
 _BODY: Final = {"requestBody": {"required": True, "content": _TEXTS}}
 _FILE: Final[dict[int | str, dict[str, Any]]] = {200: {"description": "OK", "content": _TEXTS}}
+MOST_DOUBTS: Final = 100
 EXPORT_ROWS: Final = 1_000
 EXPORT: Final = f"{POST} WHERE p.campaign_id = :id ORDER BY p.number"
 
@@ -58,6 +60,7 @@ class Report(BaseModel):
     queued: int
     known: int
     refused: list[Refused]
+    doubtful: list[Refused] = Field(description="of the first rows that are good")
 
 
 def add_routes(router: APIRouter, post_desk: PostDesk) -> None:
@@ -72,19 +75,19 @@ def add_routes(router: APIRouter, post_desk: PostDesk) -> None:
     ) -> Report:
         """Queue the offers of a file's rows: all or none, or those that are good."""
         found = await _read(request, part.first_row)
-        refused = [
-            Refused(row=row.number, pointer=f"/{where}", detail=why)
-            for row in found
-            for where, why in row.problems
-        ]
-        good = [row for row in found if row.body is not None]
-        refused += await _objections(post_desk, campaign_id, good)
-        bad = {one.row for one in refused}
-        bodies = [row.body for row in good if row.body is not None and row.number not in bad]
-        report = Report(rows=len(found), queued=0, known=0, refused=refused)
-        if part.dry_run or (refused and not part.good_only) or not bodies:
-            return report
-        return await _queue(post_desk, campaign_id, bodies, caller.name, report)
+        times: Times = {}
+        async with post_desk.engine.begin() as connection:
+            campaign = await post_desk.taking(connection, campaign_id)
+            tried = _try(found, campaign, post_desk.known)
+            report = Report(
+                rows=len(found), queued=0, known=0, refused=tried.refused, doubtful=tried.doubtful
+            )
+            if part.dry_run or (tried.refused and not part.good_only) or not tried.good:
+                return report
+            queued, times = await post_desk.write(connection, campaign, tried.good, caller.name)
+        await post_desk.lanes.expect(times)
+        known = queued.wanted - len(queued.ids)
+        return report.model_copy(update={"queued": len(queued.ids), "known": known})
 
     @router.get(
         "/campaigns/{campaign_id}/export", response_class=StreamingResponse, responses=_FILE
@@ -121,38 +124,40 @@ async def _read(request: Request, first_row: int) -> list[rows.Row]:
     return found
 
 
-async def _objections(post_desk: PostDesk, campaign_id: Id, good: list[rows.Row]) -> list[Refused]:
-    async with post_desk.engine.connect() as connection:
-        campaign = await campaign_api.look(connection, campaign_id)
-    refused = []
-    for row in good:
-        assert row.body is not None, "it is good"
-        if row.body.slot is not None:
-            refused.append(
-                Refused(row=row.number, pointer="/slot", detail="a file gives each row its due_at")
-            )
-            continue
-        done = check([row.body], campaign, post_desk.known, free=iter(()))
-        refused += [
-            Refused(
-                row=row.number, pointer=one["pointer"].replace("/0/", "/", 1), detail=one["detail"]
-            )
-            for one in done.problems
+@dataclass(slots=True)
+class _Tried:
+    good: list[dict[str, Any]] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
+    doubtful: list[Refused] = field(default_factory=list)
+
+
+def _try(found: list[rows.Row], campaign: Campaign, known: Known) -> _Tried:
+    """Return the offers of good rows, and what is wrong with the others."""
+    tried = _Tried()
+    for row in found:
+        problems = [
+            Refused(row=row.number, pointer=f"/{at}", detail=why) for at, why in row.problems
         ]
-    return refused
-
-
-async def _queue(
-    post_desk: PostDesk, campaign_id: Id, bodies: list[PostBody], author: str, report: Report
-) -> Report:
-    times: Times = {}
-    async with post_desk.engine.begin() as connection:
-        queued, due = await post_desk.queue(connection, campaign_id, bodies, author)
-        times.update(due)
-    await post_desk.lanes.expect(times)
-    return report.model_copy(
-        update={"queued": len(queued.ids), "known": queued.wanted - len(queued.ids)}
-    )
+        made: list[dict[str, Any]] = []
+        if row.body is not None and row.body.slot is not None:
+            why = "a file gives each row its due_at"
+            problems.append(Refused(row=row.number, pointer="/slot", detail=why))
+        elif row.body is not None:
+            done = check([row.body], campaign, known, free=iter(()))
+            made = done.rows
+            for one in done.problems:
+                pointer = one["pointer"].replace("/0/", "/", 1)
+                problems.append(Refused(row=row.number, pointer=pointer, detail=one["detail"]))
+        tried.refused += problems
+        if problems or not made:
+            continue
+        tried.good += made
+        if len(tried.doubtful) < MOST_DOUBTS:
+            tried.doubtful += [
+                Refused(row=row.number, pointer="/labels", detail=why)
+                for why in known.vocabulary.doubts(made[0]["labels"])
+            ]
+    return tried
 
 
 async def _export(post_desk: PostDesk, campaign_id: Id, form: rows.Format) -> AsyncIterator[str]:

@@ -75,27 +75,45 @@ class PostDesk:
     ) -> tuple[Queued, Times]:
         """Queue what these bodies mean: all of it or none. Returns when each lane is due."""
         takes_slots = any(body.slot for body in bodies)
-        read = campaign_api.lock if takes_slots else campaign_api.look
-        campaign = await read(connection, campaign_id)
-        if campaign.budget is not None and not takes_slots:
-            campaign = await campaign_api.lock(connection, campaign_id)  # Nobody counts meanwhile.
-        if campaign.state not in TAKES_POSTS:
-            raise Problem(409, f"the campaign {campaign_id} is {campaign.state}")
+        campaign = await self.taking(connection, campaign_id, locked=takes_slots)
         slots = (
             FreeSlots(await next_slot(connection, campaign_id), campaign) if takes_slots else None
         )
         done = check(bodies, campaign, self.known, free=slots.all() if slots else iter(()))
         refuse(done)
-        await self._must_be_in_budget(connection, campaign, len(done.rows))
-        await self._give_lanes(connection, campaign, done.rows)
-        state = "unapproved" if campaign.needs_approval else "queued"
-        ids = await desk.add_posts(connection, campaign_id, done.rows, state=state, author=author)
         if slots is not None:
             await _take_slots(connection, campaign_id, slots.next_at)
+        return await self.write(connection, campaign, done.rows, author)
+
+    async def taking(
+        self, connection: AsyncConnection, campaign_id: str, *, locked: bool = False
+    ) -> Campaign:
+        """Return a campaign that takes offers; one with a budget is counted by nobody else meanwhile."""
+        campaign = await campaign_api.look(connection, campaign_id)
+        if locked or campaign.budget is not None:
+            campaign = await campaign_api.lock(connection, campaign_id)
+        if campaign.state not in TAKES_POSTS:
+            raise Problem(409, f"the campaign {campaign_id} is {campaign.state}")
+        return campaign
+
+    async def write(
+        self,
+        connection: AsyncConnection,
+        campaign: Campaign,
+        rows: list[dict[str, Any]],
+        author: str,
+    ) -> tuple[Queued, Times]:
+        """Queue offers that were checked. Returns when each lane is due."""
+        await self._must_be_in_budget(connection, campaign, len(rows))
+        await self._give_lanes(connection, campaign, rows)
+        state = "unapproved" if campaign.needs_approval else "queued"
+        ids = await desk.add_posts(
+            connection, campaign.campaign_id, rows, state=state, author=author
+        )
         times: Times = {}
-        for row in done.rows:
+        for row in rows:
             times[row["lane_id"]] = min(times.get(row["lane_id"], row["due_at"]), row["due_at"])
-        return Queued(ids, len(done.rows)), times
+        return Queued(ids, len(rows)), times
 
     async def _must_be_in_budget(
         self, connection: AsyncConnection, campaign: Campaign, count: int

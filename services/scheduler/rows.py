@@ -42,7 +42,7 @@ def read(content: str, form: Format, *, first: int) -> Iterator[Row]:
             yield Row(number, None, (("", given),))
             continue
         try:
-            yield Row(number, PostBody.model_validate_json(json.dumps(given)))
+            yield Row(number, PostBody.model_validate(given))
         except ValidationError as error:
             yield Row(number, None, tuple(_told(one) for one in error.errors()))
 
