@@ -132,14 +132,14 @@ def require(*roles: str) -> Any:
     """State who may call a route: one of these roles. `admin` does not stand in for them."""
     assert set(roles) <= set(ROLES)
 
-    def caller_of(request: Request) -> Caller:
+    async def caller_of(request: Request) -> Caller:  # Awaited: others run in threads.
         return authenticated(request, frozenset(roles))
 
     caller_of.roles = frozenset(roles)  # type: ignore[attr-defined]  # Read by the table of routes.
     return Depends(caller_of)
 
 
-def public() -> None:
+async def public() -> None:
     """State that anybody may call a route."""
 
 
