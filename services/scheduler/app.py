@@ -15,6 +15,7 @@ from services.kit import broker as kafka
 from services.kit import database, telemetry, web
 from services.kit.settings import Settings, Watched
 from services.scheduler.api import new_router
+from services.scheduler.archive import Archive
 from services.scheduler.hooks import Hooks
 from services.scheduler.lane_store import LaneStore
 from services.scheduler.store import SCHEMA, Store
@@ -30,6 +31,7 @@ class SchedulerSettings(Settings):
     requests_per_minute: int = Field(
         default=6_000, ge=0, description="of each caller, to each process; 0: no limit"
     )
+    archive_days: int = Field(default=30, ge=8, description="then a settled offer is archived")
     webhook_hosts: str = Field(
         default="", description="hosts of webhooks that may be at private addresses, by commas"
     )
@@ -52,6 +54,7 @@ def new_service(_: Settings) -> FastAPI:
         crash=telemetry.crash,
     )
 
+    archive = Archive(engine, days=settings.archive_days)
     allowed = frozenset(filter(None, settings.webhook_hosts.split(",")))
     hooks = Hooks(engine, clock=clock, registry=registry, allowed=allowed)
 
@@ -73,6 +76,7 @@ def new_service(_: Settings) -> FastAPI:
                     stream.keep_recording(),
                     stream.keep_counting(),
                     stream.keep_commits(),
+                    archive.keep_moving(),
                     hooks.keep_telling(),
                     hooks.keep_forgetting(),
                 )

@@ -14,6 +14,7 @@ from typing import Any, Final
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.scheduler import counts
 from services.scheduler.answers import audit, one
 from services.scheduler.life import CANCELLABLE, IN_HAND
 
@@ -27,6 +28,7 @@ POST: Final = f"""
         p.approver, p.number, p.version, p.external_id, p.media, p.card, p.cancel_at, p.lane_id
     FROM posts p JOIN lanes l USING (lane_id)
 """  # noqa: S608  # A constant.
+ARCHIVED: Final = POST.replace("FROM posts p", "FROM posts_archive p")
 _ADD: Final = """
     INSERT INTO posts (post_id, campaign_id, lane_id, account, text, language, due_at, latest_at, state,
         author, media, card, external_id, ready_at)
@@ -114,8 +116,11 @@ async def change_post(
 
 
 async def read_post(connection: AsyncConnection, post_id: str) -> RowMapping | None:
-    """Return one post; `held` where it waits in a held lane."""
-    return await one(connection, f"{POST} WHERE p.post_id = :id", id=post_id)
+    """Return one post, from the archive too; `held` where it waits in a held lane."""
+    found = await one(connection, f"{POST} WHERE p.post_id = :id", id=post_id)
+    if found is None:
+        found = await one(connection, f"{ARCHIVED} WHERE p.post_id = :id LIMIT 1", id=post_id)
+    return found
 
 
 async def lock_post(connection: AsyncConnection, post_id: str) -> RowMapping | None:
@@ -238,19 +243,17 @@ async def now(connection: AsyncConnection) -> datetime:
 
 
 async def count_posts(connection: AsyncConnection, campaign_id: str) -> int:
-    """Return how many posts of a campaign count against its budget."""
-    statement = text(
-        "SELECT count(*) FROM posts WHERE campaign_id = :id AND state NOT IN"
-        " ('cancelled', 'expired', 'failed')"
-    )
-    found: int = (await connection.execute(statement, {"id": campaign_id})).scalar_one()
-    return found
+    """Return how many posts of a campaign count against its budget, archived ones too."""
+    found = await counts.by_state(connection, campaign_id)
+    return sum(n for state, n in found.items() if state not in ("cancelled", "expired", "failed"))
 
 
 async def read_outcomes(connection: AsyncConnection, post_id: str) -> list[RowMapping]:
     """Return what became of each try of a post, the oldest first."""
     statement = text(
         "SELECT attempt, result, at, reason, hold_id, fence, publication FROM outcomes"
+        " WHERE post_id = :id UNION ALL"
+        " SELECT attempt, result, at, reason, hold_id, fence, publication FROM outcomes_archive"
         " WHERE post_id = :id ORDER BY at"
     )
     return list((await connection.execute(statement, {"id": post_id})).mappings())

@@ -21,7 +21,7 @@ from services.scheduler import campaign_api, rows
 from services.scheduler.bodies import BATCH_POSTS, Campaign
 from services.scheduler.campaign_api import READERS
 from services.scheduler.checks import Known, check
-from services.scheduler.desk import POST
+from services.scheduler.desk import ARCHIVED, POST
 from services.scheduler.post_desk import PostDesk, Times
 
 TYPES: Final[dict[str, rows.Format]] = {"text/csv": "csv", "application/x-ndjson": "ndjson"}
@@ -30,7 +30,7 @@ _BODY: Final = {"requestBody": {"required": True, "content": _TEXTS}}
 _FILE: Final[dict[int | str, dict[str, Any]]] = {200: {"description": "OK", "content": _TEXTS}}
 MOST_DOUBTS: Final = 100
 EXPORT_ROWS: Final = 1_000
-EXPORT: Final = f"{POST} WHERE p.campaign_id = :id ORDER BY p.number"
+EXPORT: Final = f"{ARCHIVED} WHERE p.campaign_id = :id UNION ALL {POST} WHERE p.campaign_id = :id ORDER BY number"
 
 
 class Part(BaseModel):
