@@ -1,5 +1,7 @@
 """Lanes in PostgreSQL: held, released, recovering. A hold writes no row of a post.
 
+A hold counts from its first commit: until its lanes are written, a claim looks at it itself.
+
 Whoever makes a lane holds a shared advisory lock and whoever takes a hold in an exclusive one: so a
 new lane has seen every hold, or the hold will see the lane.
 """
@@ -19,7 +21,7 @@ from schemas.labels import Labels
 from services.scheduler.event_store import add_event
 from services.scheduler.lanes import covered, held_by, lane_key
 from services.scheduler.recovery import Plan, recovers_at
-from services.scheduler.store import POST_COLUMNS, settle
+from services.scheduler.store import POST_COLUMNS, pending_holds, settle
 
 RECOVER_LANES: Final = 20
 RECOVER_POSTS: Final = 1_000  # Of one lane, in one transaction.
@@ -69,24 +71,50 @@ class LaneStore:
 
     async def record_opened(self, hold: HoldOpened) -> int:
         """Hold the lanes it covers; returns how many. A hold that was released stays released."""
+        if not await self.write_opened(hold):
+            return 0
+        return await self.apply_opened(hold)
+
+    async def write_opened(self, hold: HoldOpened) -> bool:
+        """Write that a hold is open: from now on no claim takes what it covers. False: it was known."""
         async with self.engine.begin() as connection:
-            await _lock_holds(connection, shared=False)
             new = await connection.execute(
                 text(
-                    "INSERT INTO holds (hold_id, fact) VALUES (:id, CAST(:fact AS jsonb))"
+                    "INSERT INTO holds (hold_id, fact, applied) VALUES (:id, CAST(:fact AS jsonb), false)"
                     " ON CONFLICT DO NOTHING"
                 ),
                 {"id": hold.hold_id, "fact": hold.model_dump_json()},
             )
-            if not new.rowcount:
+            return bool(new.rowcount)
+
+    async def apply_pending(self) -> None:
+        """Write the lanes of holds that somebody wrote and did not apply."""
+        async with self.engine.connect() as connection:
+            pending = await pending_holds(connection)
+        for hold in pending:
+            await self.apply_opened(hold)
+
+    async def apply_opened(self, hold: HoldOpened) -> int:
+        """Write the lanes that an open hold covers; returns how many."""
+        async with self.engine.begin() as connection:
+            await _lock_holds(connection, shared=False)
+            mine = await connection.execute(
+                text(
+                    "UPDATE holds SET applied = true WHERE hold_id = :id AND NOT applied"
+                    " RETURNING released_at"
+                ),
+                {"id": hold.hold_id},
+            )
+            row = mine.one_or_none()
+            if row is None or row.released_at is not None:
                 return 0
             rows = await connection.execute(text("SELECT lane_id, labels FROM lanes"))
             lanes = covered(((row.lane_id, row.labels) for row in rows), hold)
             values = {"lanes": lanes, "id": hold.hold_id, "at": hold.opened_at}
-            await connection.execute(
+            await connection.execute(  # A lane that was made meanwhile knows of it.
                 text(
                     "INSERT INTO lane_holds (lane_id, hold_id)"
-                    " SELECT unnest(CAST(:lanes AS bigint[])), :id"
+                    " SELECT unnest(CAST(:lanes AS bigint[])), :id ON CONFLICT DO NOTHING"
                 ),
                 values,
             )

@@ -19,6 +19,7 @@ from pydantic import TypeAdapter
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from schemas.holds import HoldOpened
 from schemas.posts import DuePost, Outcome, Post
 from services.scheduler.life import after
 from services.scheduler.recovery import Plan, Review, Slots, recover
@@ -47,6 +48,7 @@ _LANES: Final = """
     WHERE l.state = 'open' AND l.running AND l.next_due_at <= clock_timestamp() + :ahead
     ORDER BY l.priority DESC, l.next_due_at LIMIT :lanes FOR UPDATE OF l SKIP LOCKED
 """
+_PENDING: Final = "SELECT fact FROM holds WHERE NOT applied AND released_at IS NULL"
 _DUE: Final = f"""
     SELECT {POST_COLUMNS} FROM unnest(CAST(:lanes AS bigint[])) AS one (lane_id)
     CROSS JOIN LATERAL (
@@ -149,7 +151,12 @@ class Store:
         """
         async with self.engine.begin() as connection:
             found = await connection.execute(text(_LANES), {"ahead": AHEAD, "lanes": CLAIM_LANES})
-            lanes = found.mappings().all()
+            pending = await pending_holds(connection)
+            lanes = [
+                lane
+                for lane in found.mappings()
+                if not any(hold.covers(lane["labels"]) for hold in pending)
+            ]
             if not lanes:
                 return None
             now = lanes[0]["now"]
@@ -266,6 +273,12 @@ class Store:
             held = {known[name]["lane_id"] for name, (state, _) in moved.items() if state == "held"}
             if held:  # Its lane may have recovered already, or not know of the hold yet.
                 await connection.execute(text(_SENT_BACK), {"lanes": sorted(held)})
+
+
+async def pending_holds(connection: AsyncConnection) -> list[HoldOpened]:
+    """Return open holds whose lanes are not written yet; there are any for milliseconds only."""
+    rows = await connection.execute(text(_PENDING))
+    return [HoldOpened.model_validate(row.fact) for row in rows]
 
 
 async def settle(

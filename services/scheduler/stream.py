@@ -99,6 +99,7 @@ class Stream:
     async def start(self) -> None:
         """Begin with the holds that the database knows, so that history costs no writes."""
         self.holds = await self.lanes.open_holds()
+        await self.lanes.apply_pending()  # Of whoever died in between.
         await self.broker.start()
 
     async def stop(self) -> None:
@@ -114,6 +115,7 @@ class Stream:
             try:
                 if now_s - pulse_s > PULSE_S:
                     returned_at, pulse_s = await self.store.pulse(), now_s
+                    await self.lanes.apply_pending()
                     self._claim(await self.store.claim_stale(), None)
                 is_full = await self._claim_some(returned_at)
                 await self.store.look(everywhere=now_s - look_s > LOOK_S)

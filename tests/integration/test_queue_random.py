@@ -138,12 +138,18 @@ class History(RuleBasedStateMachine):
         if self.do(act()):
             self.posts[post_id].approved = True
 
-    @rule(line=st.sampled_from([*LINES, ""]))
-    def hold(self, line: str) -> None:
+    @rule(line=st.sampled_from([*LINES, ""]), dies=st.booleans())
+    def hold(self, line: str, dies: bool) -> None:
+        """Write a hold; whoever does may die before its lanes are written."""
         hold = a_hold(f'{{line="{line}"}}' if line else "{}", opened_at=datetime.now(UTC))
         self.holds[hold.hold_id] = hold
-        self.do(self.queue.lanes.record_opened(hold))
+        lanes = self.queue.lanes
+        self.do(lanes.write_opened(hold) if dies else lanes.record_opened(hold))
         self.add(line=line or "coast", due_s=0, useful_s=60, approved=True)
+
+    @rule()
+    def apply_what_somebody_left(self) -> None:
+        self.do(self.queue.lanes.apply_pending())
 
     @precondition(lambda self: self.holds)
     @rule(data=st.data())
@@ -204,7 +210,7 @@ class History(RuleBasedStateMachine):
 
     @rule(line=st.sampled_from(LINES))
     def hold_what_is_at_the_gate(self, line: str) -> None:
-        self.hold(line=line)
+        self.hold(line=line, dies=False)
         for _ in range(len(self.mail)):
             self.publish(handed=True, lost=False)
 
@@ -274,6 +280,7 @@ class History(RuleBasedStateMachine):
 # What is left out of the queue, as a change of one of its statements; each must be found.
 MUTANTS = {
     "held lanes are claimed": (store, "_LANES", "l.state = 'open' AND ", ""),
+    "holds that are not applied yet are passed over": (store, "_PENDING", "NOT applied", "false"),
     "paused lanes are claimed": (store, "_LANES", "AND l.running ", ""),
     "stale claims are forgotten": (store, "_STALE", "state = 'claimed'", "state = 'lost'"),
     "recovered lanes stay shut": (lane_store, "_OPEN", "state = 'open'", "state = 'held'"),
