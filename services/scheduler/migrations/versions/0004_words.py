@@ -13,7 +13,7 @@ depends_on = None
 def upgrade() -> None:
     op.execute("ALTER TABLE campaigns ADD utm jsonb")
     op.execute("CREATE INDEX posts_order ON posts (number)")
-    op.execute("CREATE INDEX posts_words ON posts ((md5(text)::uuid))")
+    op.execute("CREATE INDEX posts_words ON posts ((md5(text)::uuid), due_at)")
 
 
 def downgrade() -> None:
