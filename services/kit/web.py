@@ -52,7 +52,7 @@ PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
         "description": HTTPStatus(status).phrase,
         "content": {PROBLEM: {"schema": ProblemDetails.model_json_schema()}},
     }
-    for status in (400, 401, 403, 404, 405, 409, 412, 413, 415, 422, 429, 500)
+    for status in (400, 401, 403, 404, 405, 409, 412, 413, 415, 422, 429, 500, 503)
 }
 """What any route may answer besides."""
 

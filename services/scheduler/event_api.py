@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Depends, Header, Query
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -23,6 +23,7 @@ from services.scheduler.campaign_api import READERS
 from services.scheduler.event_store import PAGE, Position, position_of
 
 STREAM_LOOK_S: Final = 0.25
+MOST_STREAMS: Final = 50  # Of one process: each asks the database that the queue needs.
 EventType = Literal[
     "offer.published", "offer.held", "offer.expired", "offer.failed", "offer.uncertain",
     "offer.retracted", "offer.retraction_failed", "hold.opened", "hold.released",
@@ -89,6 +90,22 @@ class Replay(BaseModel):
     since: Instant | None = None
 
 
+class Streams:
+    """Counts who listens, as a dependency of the route: it lasts as long as its answer."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    async def __call__(self) -> AsyncIterator[None]:
+        if self.count >= MOST_STREAMS:
+            raise Problem(503, f"{MOST_STREAMS} listen already: read GET /v1/events page by page")
+        self.count += 1
+        try:
+            yield
+        finally:
+            self.count -= 1
+
+
 def add_routes(router: APIRouter, engine: AsyncEngine) -> None:
     """Add the routes of events and webhooks."""
     _add_reading(router, engine)
@@ -108,7 +125,9 @@ def _add_reading(router: APIRouter, engine: AsyncEngine) -> None:
         rows = await event_store.read_events(engine, position_of(after), types=types, count=limit)
         return [_event(row) for row in rows]
 
-    @router.get("/events/stream", response_class=EventSourceResponse)
+    @router.get(
+        "/events/stream", response_class=EventSourceResponse, dependencies=[Depends(Streams())]
+    )
     async def stream_events(
         types: Types = [],  # noqa: B006  # FastAPI copies it.
         last_event_id: Annotated[EventId | None, Header()] = None,

@@ -9,7 +9,7 @@ import json
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -18,6 +18,7 @@ import pytest
 from sqlalchemy import text
 
 from schemas.posts import Outcome
+from services.scheduler.event_api import MOST_STREAMS
 from services.scheduler.event_store import Position, add_event, newest, position_of, read_events
 from tests.builders import AT
 from tests.journey import Journey, wait_for
@@ -213,3 +214,19 @@ async def test_an_outcome_is_one_event_however_often_it_is_read(journey: Journey
         assert [one["data"]["post_id"] for one in found] == [post_id]
     finally:
         await queue.close()
+
+
+def test_so_many_may_listen_and_who_goes_makes_room(journey: Journey) -> None:
+    with ExitStack() as listeners:
+        for _ in range(MOST_STREAMS):
+            listeners.enter_context(listening(journey.marketing))
+        refused = journey.marketing.get("/v1/events/stream")
+        assert refused.status_code == 503
+        assert "page by page" in refused.json()["detail"]
+        assert journey.marketing.get("/v1/summary").is_success, "the queue goes on"
+
+    def there_is_room() -> bool:
+        with journey.marketing.stream("GET", "/v1/events/stream") as answer:
+            return answer.is_success
+
+    wait_for("room", there_is_room)
