@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, StringConstraints
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, StringConstraints
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[\x21-\x7e]+$")]
 Network = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[\x21-\x7e]+$")]
 Language = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
-NO_NUL = r"^[^\x00]*$"  # PostgreSQL keeps no NUL in a text.
-Title = Annotated[str, StringConstraints(min_length=1, max_length=300, pattern=NO_NUL)]
-Text = Annotated[str, StringConstraints(min_length=1, max_length=10_000, pattern=NO_NUL)]
+
+
+def _without_nul(given: object) -> object:
+    return given.replace("\x00", "\ufffd") if isinstance(given, str) and "\x00" in given else given
+
+
+# PostgreSQL keeps no NUL in a text, and an event is not refused for one: it is read as U+FFFD.
+WithoutNul = BeforeValidator(_without_nul)
+Title = Annotated[str, StringConstraints(min_length=1, max_length=300), WithoutNul]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=10_000), WithoutNul]
 Instant = AwareDatetime
 Severity = Literal["info", "minor", "major", "critical"]
 SEVERITIES: tuple[Severity, ...] = ("info", "minor", "major", "critical")

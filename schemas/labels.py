@@ -22,14 +22,14 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from schemas.base import NO_NUL, Value
+from schemas.base import Value, WithoutNul
 
 LABEL_COUNT = 32
 MATCHER_COUNT = 32
 VALUE_CHARS = 256
 
 LabelName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$", max_length=64)]
-LabelValue = Annotated[str, StringConstraints(min_length=1, max_length=VALUE_CHARS, pattern=NO_NUL)]
+LabelValue = Annotated[str, StringConstraints(min_length=1, max_length=VALUE_CHARS), WithoutNul]
 Labels = Annotated[dict[LabelName, LabelValue], Field(max_length=LABEL_COUNT)]
 Operator = Literal["=", "!=", "=~", "!~"]
 

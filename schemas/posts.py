@@ -6,7 +6,17 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
-from schemas.base import NO_NUL, Id, Instant, Language, Record, Severity, Text, Title, Value
+from schemas.base import (
+    Id,
+    Instant,
+    Language,
+    Record,
+    Severity,
+    Text,
+    Title,
+    Value,
+    WithoutNul,
+)
 from schemas.labels import Labels
 from schemas.policies import Moment
 
@@ -27,7 +37,7 @@ class Media(Value):
 
     url: Link
     type: MediaType
-    alt: Annotated[str, StringConstraints(min_length=1, max_length=1_000, pattern=NO_NUL)]
+    alt: Annotated[str, StringConstraints(min_length=1, max_length=1_000), WithoutNul]
 
 
 class Card(Value):
@@ -35,7 +45,7 @@ class Card(Value):
 
     url: Link
     title: Title
-    description: Annotated[str, StringConstraints(max_length=1_000, pattern=NO_NUL)] = ""
+    description: Annotated[str, StringConstraints(max_length=1_000), WithoutNul] = ""
 
 
 class Post(Value):

@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from schemas.base import NO_NUL, Id, Instant, Language, Text, Title
+from schemas.base import Id, Instant, Language, Text, Title, WithoutNul
 from schemas.labels import Labels, parse_matchers
 from schemas.policies import Zone
 from schemas.posts import MOST_MEDIA, Account, Card, Media
@@ -154,7 +154,7 @@ PostBodies = Annotated[
 class Comment(_Body):
     """Why."""
 
-    comment: str = Field(default="", max_length=1_000, pattern=NO_NUL)
+    comment: Annotated[str, WithoutNul] = Field(default="", max_length=1_000)
 
 
 class Decision(Comment):

@@ -9,6 +9,7 @@ import pytest
 
 from schemas import envelope, generate
 from schemas.base import Record
+from schemas.disruptions import Disruption
 from schemas.topics import TOPICS, key_of, topic_named
 
 SAMPLES = Path(__file__).parents[1] / "samples"
@@ -58,3 +59,12 @@ def test_records_know_their_key() -> None:
         "interlock.split-incident.v1",
         "interlock.update-incident.v1",
     }
+
+
+def test_a_nul_in_a_text_is_no_reason_to_refuse_an_event() -> None:
+    """And PostgreSQL, which keeps none, is not asked to."""
+    given = {"title": "Trains\x00stand", "labels": {"line": "co\x00ast"}}
+    found = Disruption.model_validate(
+        {"disruption_id": "d", "network": "n", "status": "opened"} | given
+    )
+    assert (found.title, found.labels) == ("Trains\ufffdstand", {"line": "co\ufffdast"})
