@@ -1,7 +1,8 @@
 """The queue's archive: offers that were settled long ago move into partitions, by the month they were due.
 
 So the queue stays as small as what is still of use. A partition can be detached and dropped; the scheduler
-drops nothing. Counts stay as they were: they are of all offers.
+drops nothing. Counts stay as they were: they are of all offers. Whoever adds a column to `posts` or `outcomes` adds
+it to its archive, in the same place.
 """
 
 from __future__ import annotations

@@ -140,11 +140,13 @@ def _add_reading(router: APIRouter, engine: AsyncEngine) -> None:
             else position_of(last_event_id)
         )
         while True:
-            rows = await event_store.read_events(engine, at, types=types)
+            # All of them, though few are wanted: what was looked at is not looked at again.
+            rows = await event_store.read_events(engine, at, types=())
             for row in rows:
-                event = _event(row)
                 at = Position(int(row["xact"]), row["number"])
-                yield ServerSentEvent(data=event, event=event.type, id=event.id)
+                if not types or row["type"] in types:
+                    event = _event(row)
+                    yield ServerSentEvent(data=event, event=event.type, id=event.id)
             if not rows:
                 await asyncio.sleep(STREAM_LOOK_S)
 

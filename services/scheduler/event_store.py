@@ -33,12 +33,13 @@ _LEASE: Final = """
     ) RETURNING webhook_id, url, secret, types, xact::text AS xact, number, failures
 """
 _TOLD: Final = """
-    UPDATE webhooks SET xact = CAST(:xact AS xid8), number = :number, last_answer = COALESCE(NULLIF(:answer, ''), last_answer),
-        failures = :failures, next_try_at = now() + make_interval(secs => :wait_s),
+    UPDATE webhooks SET xact = CAST(:xact AS xid8), number = :number,
+        last_answer = COALESCE(NULLIF(:answer, ''), last_answer), failures = :failures, next_try_at = now() + make_interval(secs => :wait_s),
         failing_since = CASE WHEN :failures > 0 THEN COALESCE(failing_since, now()) END,
         stopped_at = CASE WHEN :failures > 0 AND now() - failing_since
             > make_interval(secs => :patience_s) THEN now() END
-    WHERE webhook_id = :id RETURNING stopped_at
+    WHERE webhook_id = :id AND xact = CAST(:begin_xact AS xid8) AND number = :begin_number
+    RETURNING stopped_at
 """
 _HOOK: Final = """
     SELECT webhook_id, url, types, author, created_at, xact::text || '-' || number AS position,
@@ -165,14 +166,19 @@ async def record_told(
     webhook_id: str,
     at: Position,
     *,
+    begin: Position,
     answer: str,
     failures: int,
     wait_s: float,
     patience_s: float,
 ) -> bool:
-    """Write how far a webhook was told; True: it was stopped, having failed for too long."""
+    """Write how far a webhook was told from `begin` on; True: it was stopped, having failed for too long.
+
+    One that was replayed meanwhile stands elsewhere, and stays there.
+    """
     values = {
         "id": webhook_id, "xact": at.xact, "number": at.number, "answer": answer,
+        "begin_xact": begin.xact, "begin_number": begin.number,
         "failures": failures, "wait_s": wait_s, "patience_s": patience_s,
     }  # fmt: skip
     async with engine.begin() as connection:

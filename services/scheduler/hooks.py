@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from services.kit import outbound
 from services.kit.telemetry import Clock
 from services.scheduler.event_store import (
+    LEASE_S,
     Position,
     forget_old,
     lease_webhook,
@@ -29,6 +30,7 @@ from services.scheduler.event_store import (
 
 LOOK_S: Final = 0.5
 AT_ONCE: Final = 8
+TELLING_S: Final = LEASE_S / 2  # No call is begun later: nobody else tells the same meanwhile.
 FORGET_S: Final = 60.0
 FIRST_WAIT_S: Final = 2.0
 LONGEST_WAIT_S: Final = 3_600.0
@@ -89,8 +91,11 @@ class Hooks:
 
     async def _tell(self, hook: Any) -> None:
         """Tell one webhook what it does not know, until it does not answer."""
-        at, failures, answer, wait_s = Position(int(hook["xact"]), hook["number"]), 0, "", 0.0
-        for event in await read_events(self.engine, at, types=[]):
+        begin, begun_s = Position(int(hook["xact"]), hook["number"]), self.clock.monotonic_s()
+        at, failures, answer, wait_s = begin, 0, "", 0.0
+        for event in await read_events(self.engine, begin, types=[]):
+            if self.clock.monotonic_s() - begun_s > TELLING_S:
+                break
             if not hook["types"] or event["type"] in hook["types"]:
                 answer, is_taken = await self._call(hook, event)
                 self.calls.labels("taken" if is_taken else "failed").inc()
@@ -100,8 +105,8 @@ class Hooks:
                     break
             at = Position(int(event["xact"]), event["number"])
         stopped = await record_told(
-            self.engine, hook["webhook_id"], at, answer=answer[:ANSWER_CHARS], failures=failures,
-            wait_s=wait_s, patience_s=PATIENCE_S,
+            self.engine, hook["webhook_id"], at, begin=begin, answer=answer[:ANSWER_CHARS],
+            failures=failures, wait_s=wait_s, patience_s=PATIENCE_S,
         )  # fmt: skip
         if failures:
             log.warning(

@@ -19,7 +19,18 @@ from sqlalchemy import text
 
 from schemas.posts import Outcome
 from services.scheduler.event_api import MOST_STREAMS
-from services.scheduler.event_store import Position, add_event, newest, position_of, read_events
+from services.scheduler.event_store import (
+    Position,
+    add_event,
+    add_webhook,
+    go_on_from,
+    lease_webhook,
+    list_webhooks,
+    newest,
+    position_of,
+    read_events,
+    record_told,
+)
 from tests.builders import AT
 from tests.journey import Journey, wait_for
 from tests.queues import new_queue
@@ -230,3 +241,31 @@ def test_so_many_may_listen_and_who_goes_makes_room(journey: Journey) -> None:
             return answer.is_success
 
     wait_for("room", there_is_room)
+
+
+async def test_a_replay_is_not_undone_by_a_call_that_was_under_way(journey: Journey) -> None:
+    queue = await new_queue(journey.system)
+    try:
+        async with queue.engine.begin() as connection:
+            await add_event(connection, "hold.opened", {})
+        at = await newest(queue.engine)
+        for replayed in (False, True):
+            hook_id = uuid.uuid4().hex
+            async with queue.engine.begin() as connection:
+                await add_webhook(
+                    connection, webhook_id=hook_id, url="http://a.example", secret="s", types=[],
+                    author="ada", after=Position(),
+                )  # fmt: skip
+            assert await lease_webhook(queue.engine) is not None
+            if replayed:
+                async with queue.engine.begin() as connection:
+                    await go_on_from(connection, hook_id, Position(1, 1))
+            await record_told(
+                queue.engine, hook_id, at, begin=Position(), answer="HTTP 204", failures=0,
+                wait_s=0, patience_s=1,
+            )  # fmt: skip
+            async with queue.engine.connect() as connection:
+                (found,) = await list_webhooks(connection, hook_id)
+            assert found["position"] == str(Position(1, 1) if replayed else at)
+    finally:
+        await queue.close()
