@@ -1,7 +1,7 @@
 """What the detector says to Kafka, and in which order it may be heard.
 
-All outputs so far are acknowledged before an echo is emitted and before a snapshot is taken: an echo
-never overtakes a hold, and a snapshot never claims what was not said. An output that cannot be
+All outputs so far are acknowledged before an echo is emitted, and echoes too before a snapshot is
+taken: an echo never overtakes a hold, and a snapshot never claims what was not said. An output that cannot be
 written ends the process, so that the log is replayed and no echo follows.
 """
 
@@ -57,6 +57,12 @@ class Outbox:
         """Return when the brokers acknowledged all outputs so far; one that failed raises."""
         while self._outputs:
             await asyncio.gather(*self._outputs)
+
+    async def all_settled(self) -> None:
+        """Return when the brokers acknowledged echoes as well: behind a snapshot none is said again."""
+        await self.settled()
+        while self._echoes:
+            await asyncio.gather(*self._echoes)
 
     async def _hand_over(
         self, output: Record, event_id: str, *, traceparent: str = ""

@@ -6,8 +6,8 @@
 | ops.holds | `on_holds` | the view behind `GET /v1/holds` |
 | ops.incidents | `on_incidents` | the view behind `GET /v1/incidents` |
 
-All outputs so far are acknowledged before an echo is emitted and before a snapshot is taken
-(`outbox.py`).
+All outputs so far are acknowledged before an echo is emitted, and they and all echoes before a
+snapshot is taken (`outbox.py`).
 """
 
 from __future__ import annotations
@@ -111,6 +111,7 @@ class Stream:
     async def on_disruptions(self, records: Sequence[kafka.Record]) -> None:
         async with self._one_at_a_time:
             fresh = await self._still_ours(records)
+            await self._see_gaps(fresh)
             echoes: list[tuple[FencePassed, str]] = []
             for record in fresh:
                 step, found = await self._fold(record)
@@ -143,6 +144,17 @@ class Stream:
             for r in records
             if r.partition not in stale and r.offset >= self.partitions[r.partition].offset
         ]
+
+    async def _see_gaps(self, records: Sequence[kafka.Record]) -> None:
+        """Say so where Kafka went on behind records that are gone: its client does not."""
+        for partition, first in {r.partition: r.offset for r in reversed(records)}.items():
+            ours, tp = self.partitions[partition], TopicPartition(DISRUPTIONS.name, partition)
+            if first == ours.offset:
+                continue
+            start = (await self.disruptions.consumer.beginning_offsets([tp]))[tp]
+            if start > ours.offset:  # Otherwise the offsets between are marks of transactions.
+                lost_from, ours.offset = ours.offset, start
+                await self._say_lost(partition, ours, from_offset=lost_from)
 
     async def _fold(
         self, record: kafka.Record
@@ -210,7 +222,7 @@ class Stream:
 
     async def on_revoked(self, partitions: Collection[int]) -> None:
         async with self._one_at_a_time:
-            await self.outbox.settled()
+            await self.outbox.all_settled()
             for partition in partitions:
                 if ours := self.partitions.get(partition):
                     await self._save(partition, ours.state, ours.offset)
@@ -221,7 +233,7 @@ class Stream:
         while True:
             await asyncio.sleep(SNAPSHOT_EVERY_S)
             async with self._one_at_a_time:  # Between batches, and behind all their outputs.
-                await self.outbox.settled()
+                await self.outbox.all_settled()
                 taken = {p: (ours.state, ours.offset) for p, ours in self.partitions.items()}
             for partition, (state, offset) in taken.items():
                 await self._save(partition, state, offset)

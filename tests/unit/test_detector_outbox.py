@@ -1,0 +1,66 @@
+"""What the detector may say before what: the two waits that the model asks for, on the real code."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from schemas.holds import FencePassed, HoldOpened
+from services.detector.outbox import Outbox
+from services.kit import broker as kafka
+from services.kit.telemetry import Clock
+from tests.builders import AT
+
+ECHO = FencePassed(publisher="p-1", number=1, partition=0)
+HOLD = HoldOpened(hold_id="h-1", network="northlink", matchers="{}", reason="test", opened_at=AT)
+
+
+class Brokers:
+    """What was handed over, each to be acknowledged when the test says so."""
+
+    def __init__(self) -> None:
+        self.futures: list[asyncio.Future[Any]] = []
+
+    async def emit(self, *_: Any, **__: Any) -> asyncio.Future[Any]:
+        self.futures.append(asyncio.get_running_loop().create_future())
+        return self.futures[-1]
+
+    async def acknowledge(self, number: int) -> None:
+        self.futures[number].set_result(None)
+        await asyncio.sleep(0.02)
+
+
+def an_outbox(monkeypatch: pytest.MonkeyPatch) -> tuple[Outbox, Brokers]:
+    brokers: Any = Brokers()
+    monkeypatch.setattr(kafka, "emit", brokers.emit)
+
+    def crash(why: str, error: BaseException | None = None) -> None:
+        raise AssertionError(why)
+
+    made = Outbox(brokers, clock=Clock(), registry=CollectorRegistry(), crash=crash)
+    return made, brokers
+
+
+async def test_an_echo_waits_for_the_hold_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    outbox, brokers = an_outbox(monkeypatch)
+    await outbox.emit(HOLD, "0-1-0")
+    echo = asyncio.create_task(outbox.echo(ECHO, "0-2-0"))
+    await asyncio.sleep(0.02)
+    assert len(brokers.futures) == 1, "the echo has overtaken the hold"
+    await brokers.acknowledge(0)
+    await echo
+    assert len(brokers.futures) == 2
+
+
+async def test_a_snapshot_waits_for_echoes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model's ECHO_UNSETTLED: an echo behind a snapshot is lost with its process, for 10 s."""
+    outbox, brokers = an_outbox(monkeypatch)
+    await outbox.echo(ECHO, "0-2-0")
+    snapshot = asyncio.create_task(outbox.all_settled())
+    await asyncio.sleep(0.02)
+    assert not snapshot.done()
+    await brokers.acknowledge(0)
+    assert snapshot.done()
