@@ -33,7 +33,7 @@ from schemas.disruptions import (
     UpdateIncident,
 )
 from schemas.envelope import Unreadable
-from schemas.holds import FencePassed
+from schemas.holds import FencePassed, HoldReleased
 from services.detector import precautions, reports, stories
 from services.detector.holding import release_hold
 from services.detector.life import move
@@ -46,6 +46,7 @@ from services.detector.state import (
     Step,
     Story,
     Turn,
+    partition_of,
     report_key,
     story_deadlines,
 )
@@ -97,7 +98,13 @@ def _on_release_hold(turn: Turn, command: ReleaseHold) -> None:
     for story in turn.state.stories.values():
         if hold_id in story.incident.hold_ids:
             release_hold(turn, story, hold_id, reason=command.reason, author=author)
-            return  # Otherwise it was released before, or never ours: there is nothing to say.
+            return
+    if partition_of(hold_id) == turn.entry.partition:
+        # It was released before, or we lost the records that opened it: a person ends it all the same.
+        at = turn.entry.at
+        turn.say(
+            HoldReleased(hold_id=hold_id, released_at=at, reason=command.reason, author=author)
+        )
 
 
 def _on_declare_incident(turn: Turn, command: DeclareIncident) -> None:

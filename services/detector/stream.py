@@ -130,20 +130,10 @@ class Stream:
                 await self.outbox.echo(echo, event_id)
 
     async def _still_ours(self, records: Sequence[kafka.Record]) -> list[kafka.Record]:
-        """Return the records that come next; a rebalance may have passed between fetch and now."""
-        last = {record.partition: record.offset for record in records}
-        stale = set()
-        for partition, offset in last.items():
-            tp = TopicPartition(DISRUPTIONS.name, partition)
-            if partition not in self.partitions or tp not in self.disruptions.consumer.assignment():
-                stale.add(partition)
-            elif await self.disruptions.consumer.position(tp) <= offset:
-                stale.add(partition)  # It was sought back since: these will come again.
-        return [
-            r
-            for r in records
-            if r.partition not in stale and r.offset >= self.partitions[r.partition].offset
-        ]
+        """Return the records that come next; a rebalance may have passed while we waited for our turn."""
+        passed = await kafka.still_ours(self.disruptions.consumer, records)
+        ours = self.partitions
+        return [r for r in passed if r.partition in ours and r.offset >= ours[r.partition].offset]
 
     async def _see_gaps(self, records: Sequence[kafka.Record]) -> None:
         """Say so where Kafka went on behind records that are gone: its client does not."""

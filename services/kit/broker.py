@@ -110,7 +110,8 @@ def subscribe(
             first = message.raw_message
             assert not isinstance(first, tuple)
             more = await consumer.getmany(timeout_ms=0, max_records=batch_records - 1)
-            await handler([first, *(r for records in more.values() for r in records)])
+            records = [first, *(r for found in more.values() for r in found)]
+            await handler(await still_ours(consumer, records) if group else records)
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # FastStream would log it and go on behind the record.
@@ -118,6 +119,19 @@ def subscribe(
 
     subscriber(on_first)
     return Subscription(subscriber)
+
+
+async def still_ours(consumer: Any, records: Sequence[Record]) -> list[Record]:
+    """Return the records that a consumer has indeed passed: a rebalance may have come since.
+
+    What was sought back will come again, and what went to another member is its own.
+    """
+    assigned = {tp.partition: tp for tp in consumer.assignment()}
+    passed = {
+        partition: await consumer.position(assigned[partition])
+        for partition in {record.partition for record in records} & assigned.keys()
+    }
+    return [record for record in records if record.offset < passed.get(record.partition, 0)]
 
 
 class Subscription:

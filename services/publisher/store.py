@@ -273,6 +273,17 @@ class Store:
         async with self.engine.connect() as connection:
             return [entry_of(row) for row in await connection.execute(statement)]
 
+    async def keep_retracting(self, post_id: str, *, before_at: datetime | None = None) -> bool:
+        """Say that a retraction is being worked on; with a time, only one that was left by then."""
+        mine = (LEDGER.c.post_id == post_id) & (LEDGER.c.state == "retracting")
+        if before_at is not None:
+            mine &= LEDGER.c.changed_at < before_at
+        async with self.engine.begin() as connection:
+            done = await connection.execute(
+                update(LEDGER).where(mine).values(changed_at=func.now())
+            )
+            return bool(done.rowcount)
+
     async def list_entries(self, *, state: str | None, limit: int) -> list[Entry]:
         """Return rows of the ledger, the last changed first."""
         statement = select(LEDGER).order_by(LEDGER.c.changed_at.desc()).limit(limit)

@@ -56,7 +56,7 @@ PROBE_S: Final = 2.0  # An idle system measures its pause latency by a fence all
 READY_FENCE_S: Final = 3 * PROBE_S
 FENCE_RETRY_S: Final = 0.5
 RESUME_EVERY_S: Final = 15.0
-RESUME_AFTER_S: Final = 300.0  # Longer than a retraction asks again for.
+RESUME_AFTER_S: Final = 60.0  # Longer than a retraction that is worked on rests and asks.
 BUCKETS: Final = (0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 log = structlog.get_logger()
 

@@ -25,6 +25,7 @@ from services.publisher.paces import Paces
 from services.publisher.store import Entry, Store
 
 TRIES: Final = 10  # About two minutes; then a person is told.
+LONGEST_REST_S: Final = 20.0  # Far below the time after which another publisher takes it over.
 DETAIL_CHARS: Final = 500
 APOLOGY_USEFUL_S: Final = 3_600
 log = structlog.get_logger()
@@ -107,7 +108,8 @@ class TakeBack:
     async def resume(self, before_at: datetime) -> None:
         """End what a publisher began to take back and did not end."""
         for entry in await self.store.left_retracting(before_at):
-            await self._retract(entry, entry.hold_id)
+            if await self.store.keep_retracting(entry.post_id, before_at=before_at):
+                await self._retract(entry, entry.hold_id)
 
     def _can_delete(self, entry: Entry) -> bool:
         channel = self.channels.get(entry.account)
@@ -120,7 +122,7 @@ class TakeBack:
         channel, why = self.channels[entry.account], ""
         publication = Publication(entry.publication or "", entry.url)
         for failures in range(1, TRIES + 1):
-            await self._wait_for_rate(entry.account, channel)
+            await self._wait_for_rate(entry, channel)
             try:
                 done = await channel.retract(publication)
             except Refused as error:
@@ -137,14 +139,16 @@ class TakeBack:
                 return "retracted", done.remains
         return "retraction_failed", f"{entry.account} did not answer {TRIES} times: {why}"
 
-    async def _wait_for_rate(self, account: str, channel: Channel) -> None:
+    async def _wait_for_rate(self, entry: Entry, channel: Channel) -> None:
+        """Wait for the account's turn; the ledger sees meanwhile that somebody is at it."""
         can = channel.capabilities
         wait_s = 1.0
         while wait_s:
+            await self.store.keep_retracting(entry.post_id)
             wait_s = await self.paces.wait_s(
-                account, "retraction", has_rate=can.has_rate, bucket=can.delete_bucket
+                entry.account, "retraction", has_rate=can.has_rate, bucket=can.delete_bucket
             )
-            await asyncio.sleep(wait_s)
+            await asyncio.sleep(min(wait_s, LONGEST_REST_S))
 
     async def _retract(self, entry: Entry, hold_id: str | None) -> bool:
         state, detail = await self._ask(entry)

@@ -177,7 +177,16 @@ def test_people_hold_and_release() -> None:
     release = ReleaseHold(hold_id=opened.hold_id, reason="over", author="ben")
     state, said = play(an_entry(release, offset=5), state=state)
     assert [(r.hold_id, r.author) for r in of(HoldReleased, said)] == [(opened.hold_id, "ben")]
-    assert play(an_entry(release, offset=6), state=state)[1] == []
+
+
+def test_a_person_ends_a_hold_whose_beginning_was_lost() -> None:
+    """Found by the simulation: records were lost behind a hold, and nobody could release it."""
+    (opened,) = of(HoldOpened, play(an_entry(a_disruption(), offset=4))[1])
+    release = ReleaseHold(hold_id=opened.hold_id, reason="over", author="ben")
+    _, said = play(an_entry(release, offset=9))
+    assert [r.hold_id for r in of(HoldReleased, said)] == [opened.hold_id]
+    elsewhere = an_entry(release, offset=9, partition=3)
+    assert play(elsewhere)[1] == [], "only the partition that opened it may say so"
 
 
 def test_people_declare_write_and_resolve() -> None:
