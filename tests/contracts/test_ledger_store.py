@@ -1,0 +1,167 @@
+"""What the delivery relies on of the ledger, asked of PostgreSQL and of the one in memory alike."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, get_args
+
+import pytest
+
+from ops.embedded.system import System
+from schemas.posts import Post
+from services.kit import database
+from services.kit.telemetry import Clock
+from services.publisher.ledger import FOLLOWS, State
+from services.publisher.store import SCHEMA, Attempt, Sent, Store
+from tests.builders import a_post
+from tests.simulation.ledger import MemoryStore, Rows
+
+NewStore = Callable[[str], Store]
+STATES: tuple[State, ...] = get_args(State)
+WAYS: dict[State, tuple[State, ...]] = {  # How a row comes into a state, from its intent on.
+    "intent": (), "sent": ("sent",), "failed": ("failed",), "withdrawn": ("withdrawn",),
+    "uncertain": ("uncertain",), "retracting": ("sent", "retracting"),
+    "retracted": ("sent", "retracting", "retracted"),
+    "retraction_failed": ("sent", "retracting", "retraction_failed"),
+}  # fmt: skip
+
+
+@asynccontextmanager
+async def _no_turn() -> Any:
+    yield
+
+
+@pytest.fixture(params=["in memory", "real"])
+async def new_store(request: pytest.FixtureRequest) -> AsyncIterator[NewStore]:
+    """Return what makes a publisher's store; all of them are of one ledger."""
+    if request.param == "in memory":
+        rows = Rows()
+        yield lambda name: MemoryStore(rows, publisher=name, clock=Clock(), take_turn=_no_turn)
+        return
+    system: System = request.getfixturevalue("system")
+    engine = database.new_engine(system.database, schema=SCHEMA)
+    yield lambda name: Store(engine, publisher=name)
+    await engine.dispose()
+
+
+def an_offer() -> Post:
+    return a_post(post_id=f"post-{uuid.uuid4().hex}")
+
+
+async def intend(store: Store, post: Post, *, attempt: int = 1) -> bool:
+    return await store.record_intent(post, attempt=attempt, fence=3, at=datetime.now(UTC))
+
+
+def a_sent(post: Post, *, at: datetime | None = None) -> Sent:
+    now = at or datetime.now(UTC)
+    attempt = Attempt(at=now, publisher="one", answer="published", fence=3, fence_begun_at=now)
+    return Sent(post_id=post.post_id, at=now, attempt=attempt, publication="p", url="http://x/p")
+
+
+async def bring(store: Store, post: Post, state: State) -> None:
+    assert await intend(store, post)
+    for step in WAYS[state]:
+        if step == "sent":
+            assert await store.record_sent(a_sent(post))
+        elif step == "withdrawn":
+            await store.withdraw_intent(post.post_id)
+        else:
+            assert await store.record(post.post_id, step)
+
+
+async def state_of(store: Store, post: Post) -> str | None:
+    entry = await store.find(post.post_id)
+    return entry.state if entry else None
+
+
+async def test_of_two_intents_one_is_written(new_store: NewStore) -> None:
+    one, other, post = new_store("one"), new_store("other"), an_offer()
+    assert await one.find(post.post_id) is None
+    assert await intend(one, post)
+    assert not await intend(other, post)
+    entry = await other.find(post.post_id)
+    assert entry is not None
+    assert (entry.publisher, entry.state, entry.attempt, entry.fence) == ("one", "intent", 1, 3)
+    assert entry.labels == post.labels
+
+
+@pytest.mark.parametrize(
+    ("state", "attempt", "again"),
+    [
+        ("failed", 1, False), ("failed", 2, True), ("withdrawn", 1, True), ("withdrawn", 2, True),
+        ("intent", 2, False), ("sent", 2, False), ("uncertain", 2, False), ("retracted", 2, False),
+    ],
+)  # fmt: skip
+async def test_when_a_post_may_be_tried_again(
+    new_store: NewStore, state: State, attempt: int, again: bool
+) -> None:
+    store, post = new_store("one"), an_offer()
+    await bring(store, post, state)
+    assert await intend(store, post, attempt=attempt) is again
+    assert await state_of(store, post) == ("intent" if again else state)
+
+
+@pytest.mark.parametrize("state", STATES)
+async def test_only_what_may_follow_follows(new_store: NewStore, state: State) -> None:
+    store = new_store("one")
+    for after in ("uncertain", "failed", "retracting", "retracted", "retraction_failed"):
+        post = an_offer()
+        await bring(store, post, state)
+        may = after in FOLLOWS[state]
+        assert await store.record(post.post_id, after) is may
+        assert await state_of(store, post) == (after if may else state)
+
+
+async def test_a_send_is_written_once_and_with_what_proves_it(new_store: NewStore) -> None:
+    store, post = new_store("one"), an_offer()
+    assert not await store.record_sent(a_sent(post)), "there was no intent"
+    await intend(store, post)
+    sent = a_sent(post)
+    assert await store.record_sent(sent)
+    assert not await store.record_sent(sent)
+    entry = await store.find(post.post_id)
+    assert entry is not None
+    assert (entry.publication, entry.url, entry.fence) == ("p", "http://x/p", 3)
+    assert (entry.done_at, entry.begun_at, entry.fence_begun_at) == (sent.at,) * 3
+
+
+async def test_an_intent_is_withdrawn_by_whoever_has_it(new_store: NewStore) -> None:
+    one, other, post = new_store("one"), new_store("other"), an_offer()
+    await intend(one, post)
+    await other.withdraw_intent(post.post_id)
+    assert await state_of(one, post) == "intent"
+    await other.adopt_intent(post.post_id)
+    await one.withdraw_intent(post.post_id)
+    assert await state_of(one, post) == "intent", "another publisher may be sending it"
+    await other.withdraw_intent(post.post_id, why="held")
+    entry = await one.find(post.post_id)
+    assert entry is not None
+    assert (entry.state, entry.detail) == ("withdrawn", "held")
+
+
+async def test_what_was_sent_since_is_found_the_newest_first(new_store: NewStore) -> None:
+    store, begin = new_store("one"), datetime.now(UTC) + timedelta(days=300)
+    posts = [an_offer() for _ in range(3)]
+    for number, post in enumerate(posts):
+        await intend(store, post)
+        await store.record_sent(a_sent(post, at=begin + timedelta(seconds=number)))
+    found = [entry.post_id for entry in await store.sent_since(begin + timedelta(seconds=1))]
+    mine = [post_id for post_id in found if post_id in {p.post_id for p in posts}]
+    assert mine == [posts[2].post_id, posts[1].post_id]
+
+
+async def test_a_retraction_that_was_left_is_taken_over_by_one(new_store: NewStore) -> None:
+    one, other, post = new_store("one"), new_store("other"), an_offer()
+    await bring(one, post, "retracting")
+    past = datetime.now(UTC) - timedelta(minutes=1)
+    future = datetime.now(UTC) + timedelta(minutes=1)
+    assert post.post_id not in {e.post_id for e in await other.left_retracting(past)}
+    assert post.post_id in {e.post_id for e in await other.left_retracting(future)}
+    assert await one.keep_retracting(post.post_id)
+    assert not await other.keep_retracting(post.post_id, before_at=past)
+    assert await other.keep_retracting(post.post_id, before_at=future)
+    await other.record(post.post_id, "retracted")
+    assert not await other.keep_retracting(post.post_id, before_at=future)

@@ -1,0 +1,211 @@
+"""`./run simulate`: play schedules until one breaks the promise; exit 1 when one does.
+
+./run simulate [--schedules N] [--first SEED] [--minutes M] [--jobs J]
+./run simulate --seed N [--trace]      one schedule; it replays exactly, and a bad one is shrunk
+./run simulate --mutants [NAME ...]    each fault put into the code, until it is caught
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.simulation import mutants
+
+MOST_SCHEDULES = 3_000  # A mutant that none of them catches is a hole in the simulation.
+TABLE = Path(__file__).parents[2] / "docs" / "mutants.md"
+screen = Console()
+
+
+def main() -> int:
+    wanted = _arguments()
+    if os.environ.get("PYTHONHASHSEED") != "0":  # Sets have one order then, and a seed one evening.
+        again = [sys.executable, "-m", "tests.simulation", *sys.argv[1:]]
+        os.execve(sys.executable, again, os.environ | {"PYTHONHASHSEED": "0"})  # noqa: S606  # Ourselves.
+    if wanted.mutants is not None:
+        return _all_mutants(wanted.mutants or list(mutants.MUTANTS), wanted.jobs)
+    if wanted.mutant:
+        mutants.put_in(wanted.mutant)
+    if wanted.seed is not None:
+        return _one(wanted.seed, trace=wanted.trace)
+    if wanted.jobs > 1:
+        return _shared(wanted)
+    return _many(wanted)
+
+
+def _arguments() -> argparse.Namespace:
+    made = argparse.ArgumentParser(prog="./run simulate", description=__doc__)
+    made.add_argument("--seed", type=int, help="one schedule")
+    made.add_argument(
+        "--trace", action="store_true", help="print the evening, with the services' logs"
+    )
+    made.add_argument("--schedules", type=int, default=1_000)
+    made.add_argument("--first", type=int, default=0, help="the first seed")
+    made.add_argument("--minutes", type=float, help="go on so long, whatever their number")
+    made.add_argument("--jobs", type=int, default=1, help="processes beside each other")
+    made.add_argument("--mutants", nargs="*", metavar="NAME", help="faults put into the code")
+    made.add_argument("--mutant", help="one of them, in this process")
+    return made.parse_args()
+
+
+def _quiet() -> None:
+    import logging
+
+    import structlog
+
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL + 0))
+    structlog.configure(processors=[_drop])
+    sys.unraisablehook = lambda _: None  # A killed process cleans nothing up.
+
+
+def _drop(*_: Any) -> Any:
+    import structlog
+
+    raise structlog.DropEvent
+
+
+def _play(seed: int, *, without: frozenset[int] = frozenset()) -> Any:
+    from tests.simulation.world import World
+
+    return World(seed, without=without).run()
+
+
+def _one(seed: int, *, trace: bool) -> int:
+    _quiet()
+    world = _play(seed)
+    if world.broken:
+        world = _shrunk(world)
+        screen.print(
+            f"without the faults {sorted(world.misfortune.without)} of {world.misfortune.count} it breaks as well"
+        )
+    if trace or world.broken:
+        print("\n".join(world.story))
+    print(f"schedule {seed}: {world.broken[0] if world.broken else 'the promise held'}")
+    return 1 if world.broken else 0
+
+
+def _shrunk(world: Any) -> Any:
+    """Leave out one fault after the other, as long as it breaks in the same way."""
+    for number in range(1, world.misfortune.count + 1):
+        smaller = _play(world.seed, without=world.misfortune.without | {number})
+        if smaller.broken:
+            world = smaller
+    return world
+
+
+def _many(wanted: argparse.Namespace) -> int:
+    _quiet()
+    begin = time.monotonic()
+    seeds = (
+        count(wanted.first)
+        if wanted.minutes
+        else range(wanted.first, wanted.first + wanted.schedules)
+    )
+    done, bad = 0, []
+    for seed in seeds:
+        world = _play(seed)
+        done += 1
+        if world.broken:
+            bad.append(seed)
+            print(f"schedule {seed}: {world.broken[0]}", flush=True)
+            if wanted.mutant:
+                break
+        if wanted.minutes and time.monotonic() - begin > 60 * wanted.minutes:
+            break
+    taken_s = time.monotonic() - begin
+    print(f"{done} schedules, {len(bad)} broken, {taken_s:.1f} s, {done / taken_s:.1f} schedules/s")
+    for seed in bad[:3]:
+        print(f"  ./run simulate --seed {seed} --trace")
+    return 1 if bad else 0
+
+
+def _shared(wanted: argparse.Namespace) -> int:
+    each = wanted.schedules // wanted.jobs
+    begin = time.monotonic()
+    command = [sys.executable, "-m", "tests.simulation"]
+    running = [
+        subprocess.Popen(
+            [*command, "--schedules", str(each), "--first", str(wanted.first + job * (each if not wanted.minutes else 10**9)),
+             *(["--minutes", str(wanted.minutes)] if wanted.minutes else [])]
+        )
+        for job in range(wanted.jobs)
+    ]  # fmt: skip
+    codes = [one.wait() for one in running]
+    print(f"all of them: {time.monotonic() - begin:.1f} s")
+    return max(codes)
+
+
+@dataclass(frozen=True, slots=True)
+class Caught:
+    """How a mutant ended: the schedules until it was caught, and what was said of it."""
+
+    name: str
+    is_caught: bool
+    schedules: int
+    said: str
+
+
+def _all_mutants(names: list[str], jobs: int) -> int:
+    with ThreadPoolExecutor(max(1, jobs)) as pool:
+        caught = list(pool.map(_mutant, names))
+    table = Table("mutant", "what is wrong with it", "schedules", "how it shows")
+    for one in caught:
+        what = mutants.MUTANTS[one.name].what
+        table.add_row(
+            one.name, what, str(one.schedules), one.said if one.is_caught else "NOT CAUGHT"
+        )
+    screen.print(table)
+    if set(names) == set(mutants.MUTANTS):
+        _keep(caught)
+    return 0 if all(one.is_caught for one in caught) else 1
+
+
+def _mutant(name: str) -> Caught:
+    command = [
+        sys.executable,
+        "-m",
+        "tests.simulation",
+        "--mutant",
+        name,
+        "--schedules",
+        str(MOST_SCHEDULES),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    lines = done.stdout.splitlines()
+    if not lines:
+        raise RuntimeError(f"{name}: {done.stderr[-2_000:]}")
+    total = next(line for line in lines if " schedules, " in line)
+    said = lines[0].partition(": ")[2] if done.returncode else ""
+    return Caught(name, done.returncode == 1, int(total.split()[0]), said[:100])
+
+
+def _keep(caught: list[Caught]) -> None:
+    lines = [
+        "# Faults put into the code, and how soon the simulation catches them",
+        "",
+        "Written by `./run simulate --mutants`. Each is a change of the real code's text (`tests/simulation/mutants.py`).",
+        "",
+        "| mutant | what is wrong with it | schedules until caught | how it shows |",
+        "| --- | --- | --- | --- |",
+        *(
+            f"| `{c.name}` | {mutants.MUTANTS[c.name].what} |"
+            f" {c.schedules if c.is_caught else f'**not in {c.schedules}**'} | {c.said} |"
+            for c in caught
+        ),
+    ]
+    TABLE.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

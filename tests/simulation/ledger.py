@@ -1,0 +1,200 @@
+"""The ledger in memory, and channels that are slow, fail, and lose answers."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from schemas.posts import Post
+from services.kit.telemetry import Clock
+from services.publisher.channels import NotSent, Publication, Retracted, Unknown
+from services.publisher.gate import Cleared
+from services.publisher.ledger import Capabilities, State, before
+from services.publisher.store import Attempt, Entry, Intent, Sent, Store
+
+
+class Rows(dict[str, Entry]):
+    """The table: it outlives every publisher."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.changed: dict[str, datetime] = {}
+
+
+class _NoEngine:
+    def execution_options(self, **_: Any) -> _NoEngine:
+        return self
+
+
+class MemoryStore(Store):
+    """The publisher's store on a dictionary: its batches are real, its statements are these.
+
+    `take_turn` is a round trip to the database; it may raise before or behind the statement.
+    """
+
+    def __init__(
+        self, rows: Rows, *, publisher: str, clock: Clock, take_turn: Callable[[], Any]
+    ) -> None:
+        super().__init__(_NoEngine(), publisher=publisher)  # type: ignore[arg-type]
+        self.rows, self.clock, self._take_turn = rows, clock, take_turn
+
+    async def _find_all(self, post_ids: list[str]) -> list[Entry | None]:
+        async with self._take_turn():
+            return [self.rows.get(post_id) for post_id in post_ids]
+
+    async def _record_intents(self, intents: list[Intent]) -> list[bool]:
+        async with self._take_turn():
+            return [self._intend(one) for one in intents]
+
+    def _intend(self, one: Intent) -> bool:
+        known = self.rows.get(one.post.post_id)
+        again = known is not None and (
+            (known.state == "failed" and known.attempt < one.attempt)
+            or (known.state == "withdrawn" and known.attempt <= one.attempt)
+        )
+        if known is not None and not again:
+            return False
+        post = one.post
+        base = known or Entry(
+            post_id=post.post_id, kind=post.kind, account=post.account, state="intent",
+            attempt=one.attempt, labels=dict(post.labels), incident_id=post.incident_id,
+            intent_at=one.at, done_at=None, publication=None, url=None, detail="", hold_id=None,
+            publisher=self.publisher, fence=one.fence, fence_begun_at=None, begun_at=None,
+            attempts=[],
+        )  # fmt: skip
+        self._put(
+            replace(
+                base, state="intent", attempt=one.attempt, publisher=self.publisher,
+                fence=one.fence, intent_at=one.at, done_at=None,
+            )
+        )  # fmt: skip
+        return True
+
+    def _put(self, entry: Entry) -> None:
+        self.rows[entry.post_id] = entry
+        self.rows.changed[entry.post_id] = self.clock.now()
+
+    async def withdraw_intent(self, post_id: str, *, why: str = "") -> None:
+        async with self._take_turn():
+            known = self.rows.get(post_id)
+            if known and known.state == "intent" and known.publisher == self.publisher:
+                self._put(replace(known, state="withdrawn", detail=why, done_at=self.clock.now()))
+
+    async def adopt_intent(self, post_id: str) -> None:
+        async with self._take_turn():
+            known = self.rows.get(post_id)
+            if known and known.state == "intent":
+                self._put(replace(known, publisher=self.publisher))
+
+    async def _record_sents(self, sents: list[Sent]) -> list[bool]:
+        async with self._take_turn():
+            return [self._send(one) for one in sents]
+
+    def _send(self, one: Sent) -> bool:
+        known = self.rows.get(one.post_id)
+        if known is None or known.state != "intent":
+            return False
+        self._put(
+            replace(
+                known, state="sent", done_at=one.at, begun_at=one.attempt.at,
+                fence=one.attempt.fence, fence_begun_at=one.attempt.fence_begun_at,
+                publication=one.publication, url=one.url, detail=one.detail,
+            )
+        )  # fmt: skip
+        return True
+
+    async def record_attempt(self, post_id: str, attempt: Attempt) -> None:
+        async with self._take_turn():
+            known = self.rows[post_id]
+            tries = [*known.attempts, {"answer": attempt.answer}][-20:]
+            self._put(replace(known, attempts=tries))
+
+    async def record(self, post_id: str, state: State, **values: Any) -> bool:
+        async with self._take_turn():
+            known = self.rows.get(post_id)
+            if known is None or known.state not in before(state):
+                return False
+            self._put(replace(known, state=state, **values))
+            return True
+
+    async def sent_since(self, since: datetime) -> list[Entry]:
+        async with self._take_turn():
+            found = [
+                e for e in self.rows.values()
+                if e.kind == "offer" and e.state == "sent" and e.done_at and e.done_at >= since
+            ]  # fmt: skip
+            return sorted(found, key=lambda e: e.done_at or e.intent_at, reverse=True)
+
+    async def left_retracting(self, before_at: datetime) -> list[Entry]:
+        async with self._take_turn():
+            return [
+                e for e in self.rows.values()
+                if e.state == "retracting" and self.rows.changed[e.post_id] < before_at
+            ]  # fmt: skip
+
+    async def keep_retracting(self, post_id: str, *, before_at: datetime | None = None) -> bool:
+        async with self._take_turn():
+            known = self.rows.get(post_id)
+            if known is None or known.state != "retracting":
+                return False
+            if before_at is not None and self.rows.changed[post_id] >= before_at:
+                return False
+            self.rows.changed[post_id] = self.clock.now()
+            return True
+
+
+class Network:
+    """One account on a network that everybody posts to; what stands there outlives every process."""
+
+    def __init__(self, name: str, can: Capabilities, chance: random.Random) -> None:
+        self.name, self.can, self.chance = name, can, chance
+        self.standing: dict[str, Post] = {}
+        self.made: dict[str, int] = {}
+        self.faults = 0.0
+        self.on_begin: Callable[[Post], None] = lambda _: None
+
+    def channel(self, clock: Clock) -> Line:
+        """Return the account as one publisher has it."""
+        return Line(self, clock)
+
+
+class Line:
+    """One publisher's line to a network."""
+
+    def __init__(self, network: Network, clock: Clock) -> None:
+        self.network, self.clock, self.capabilities = network, clock, network.can
+
+    async def publish(self, cleared: Cleared, *, key: str) -> Publication:
+        network = self.network
+        cleared.check(self.clock.monotonic_s())
+        network.on_begin(cleared.post)
+        if network.chance.random() < network.faults:
+            await self._wait()
+            raise NotSent("the network did not take it")
+        name = key if self.capabilities.idempotent_s else f"{key}-{len(network.made)}"
+        if name not in network.standing:
+            post_id = cleared.post.post_id
+            network.made[post_id] = network.made.get(post_id, 0) + 1
+        network.standing[name] = cleared.post
+        await self._wait()
+        if network.chance.random() < network.faults:
+            raise Unknown("the answer was lost")
+        return Publication(name)
+
+    async def retract(self, publication: Publication) -> Retracted:
+        if self.network.chance.random() < self.network.faults:
+            raise NotSent("not now")
+        self.network.standing.pop(publication.id, None)
+        await self._wait()
+        return Retracted()
+
+    async def aclose(self) -> None:
+        return
+
+    async def _wait(self) -> None:
+        slow = self.network.chance.random() < 2 * self.network.faults
+        await asyncio.sleep(self.network.chance.uniform(0.001, 0.8 if slow else 0.02))

@@ -1,0 +1,164 @@
+"""Faults put into the real code on purpose, as changes of its text: the simulation must find each.
+
+A change is made while its module is imported, in a process of its own; the file stays as it is. A text that
+is not there (any more), or not once, is an error: a mutant that changes nothing would prove nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from typing import Any
+
+Change = tuple[str, str, str]  # Module, what is there, what stands in its place.
+_OUTBOX, _DETECTOR = "services.detector.outbox", "services.detector.stream"
+_STREAM, _DELIVERY = "services.publisher.stream", "services.publisher.delivery"
+_GATE, _LEDGER = "services.publisher.gate", "services.publisher.ledger"
+_TAKE_BACK, _HOLDS = "services.publisher.takeback", "schemas.holds"
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One fault, and its changes."""
+
+    what: str
+    changes: tuple[Change, ...]
+
+
+MUTANTS: dict[str, Mutant] = {
+    "no_fence": Mutant(
+        "offers go out without a fence",
+        ((_GATE, "    if passed is None:", "    if passed is None or passed:\n        return Cleared(post, math.inf, 0)\n    if passed is None:"),),
+    ),
+    "one_partition": Mutant(
+        "one partition's echo is enough",
+        ((_STREAM, "now_s=begun_s, partitions=DISRUPTIONS.partitions)", "now_s=begun_s, partitions=1)"),),
+    ),
+    "holds_late": Mutant(
+        "an echo overtakes the holds before it",
+        ((_DETECTOR, "await self.outbox.emit(output, event_id, traceparent=found.traceparent)",
+          ("asyncio.get_running_loop().call_later(0.6, lambda o=output, e=event_id:"
+          " asyncio.ensure_future(self.outbox.emit(o, e)))")),),
+    ),
+    "snapshot_early": Mutant(
+        "a snapshot before its outputs are acknowledged",
+        ((_DETECTOR, "                await self.outbox.all_settled()\n                taken", "                taken"),),
+    ),
+    "no_state": Mutant(
+        "a restart without the state before the offset",
+        ((_DETECTOR, "ours = Partition(state=state,", "ours = Partition(state=State(policy=state.policy),"),),
+    ),
+    "no_replay": Mutant(
+        "a restart at the end of the log",
+        ((_DETECTOR, "            consumer.seek(tp, ours.offset)",
+          "            ours.offset = (await consumer.end_offsets([tp]))[tp]\n            consumer.seek(tp, ours.offset)"),),
+    ),
+    "reused_id": Mutant(
+        "the id of a released hold is used again",
+        (("services.detector.state", "        return self.entry.new_id(kind, number)",
+          "        return f'hold-{self.entry.partition}-0-0' if kind == 'hold' else self.entry.new_id(kind, number)"),),
+    ),
+    "no_lag": Mutant(
+        "compaction that does not trail the fences",
+        (("tests.simulation.misfortune", "COMPACTION_LAG_S: Final = 3_600.0", "COMPACTION_LAG_S: Final = 0.0"),),
+    ),
+    "echo_after_failed": Mutant(
+        "an echo behind a hold that could not be written",
+        ((_OUTBOX, 'self._crash("an output could not be written", future.exception())', "self._outputs.discard(future)"),
+         (_OUTBOX, "await asyncio.gather(*self._outputs)", "await asyncio.gather(*self._outputs, return_exceptions=True)")),
+    ),
+    "gap_unseen": Mutant(
+        "a detector does not see that records are gone",
+        ((_DETECTOR, "            await self._see_gaps(fresh)\n", ""),
+         (_DETECTOR, "            if start > offset:\n                await self._say_lost(tp.partition, ours, from_offset=offset)\n", "")),
+    ),
+    "zombie_state": Mutant(
+        "a partition that was taken away is still believed to be ours",
+        ((_DETECTOR, "                    del self.partitions[partition]", "                    pass"),),
+    ),
+    "stale_records": Mutant(
+        "records that were fetched before a rebalance are handed on after it",
+        (("services.kit.broker", "if record.offset < passed.get(record.partition, 0)]", "]"),),
+    ),
+    "lease_from_echo": Mutant(
+        "the lease measured from the echo",
+        ((_STREAM, "Passed(number=fence.number, begun_s=fence.begun_s,", "Passed(number=fence.number, begun_s=now_s,"),),
+    ),
+    "no_last_check": Mutant(
+        "no look at the lease right before the send",
+        ((_GATE, "        if now_s >= self.until_s:", "        if False:"),),
+    ),
+    "open_wins": Mutant(
+        "a repeated hold opens again what was released",
+        ((_HOLDS, "if fact.hold_id in self._released or fact.hold_id in self._open:", "if fact.hold_id in self._open:"),),
+    ),
+    "update_waits": Mutant(
+        "status updates wait at the gate",
+        ((_GATE, '    if post.kind == "update":', "    if False:"),),
+    ),
+    "no_take_back": Mutant(
+        "a hold does not take back what is out",
+        ((_TAKE_BACK, "        if hold.take_back_s == 0:\n            return\n", "        return\n"),),
+    ),
+    "on_its_way": Mutant(
+        "what was on its way when the hold came stays",
+        ((_DELIVERY, "if hold is not None and entry is not None and is_within(entry, hold):", "if False:"),),
+    ),
+    "left_retracting": Mutant(
+        "a retraction that was begun and left is never ended",
+        ((_STREAM, "                await self.delivery.take_back.resume(before)", "                pass"),),
+    ),
+    "commit_early": Mutant(
+        "a group commits what is not settled",
+        (("services.publisher.offsets", "min(self._open[p], default=end)", "end"),),
+    ),
+    "fresh_keys": Mutant(
+        "every try has a key of its own",
+        ((_DELIVERY, "await channel.publish(cleared, key=job.post.post_id)",
+          "await channel.publish(cleared, key=f'{job.post.post_id}.{job.failures}')"),),
+    ),
+    "blind_resend": Mutant(
+        "an offer whose outcome is unknown is sent again where nothing knows its key",
+        ((_LEDGER, '    if kind == "update":\n        return SendAgain()', "    if kind:\n        return SendAgain()"),),
+    ),
+    "adopt_as_new": Mutant(
+        "an intent that a dead publisher left is taken for one that was not sent",
+        ((_DELIVERY, 'return await self._decide(job, "a publisher ended in the middle of the send")', "return False"),),
+    ),
+}  # fmt: skip
+
+
+class _Loader(SourceFileLoader):
+    def __init__(self, spec: ModuleSpec, changes: Sequence[Change]) -> None:
+        super().__init__(spec.name, str(spec.origin))
+        self.changes = changes
+
+    def get_code(self, fullname: str) -> Any:
+        text = self.get_data(self.path).decode()
+        for _, there, instead in self.changes:
+            if text.count(there) != 1:
+                raise LookupError(f"{fullname} has {text.count(there)} times, not once: {there}")
+            text = text.replace(there, instead)
+        return compile(text, self.path, "exec", dont_inherit=True)
+
+
+class _Finder(MetaPathFinder):
+    def __init__(self, mutant: Mutant) -> None:
+        self.mutant = mutant
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
+        changes = [change for change in self.mutant.changes if change[0] == fullname]
+        spec = PathFinder.find_spec(fullname, path, target) if changes else None
+        if spec is not None:
+            spec.loader = _Loader(spec, changes)
+        return spec
+
+
+def put_in(name: str) -> None:
+    """Change the code of this process; before anything of the services is imported."""
+    changed = {change[0] for change in MUTANTS[name].changes}
+    assert not changed & sys.modules.keys(), "it was imported before"
+    sys.meta_path.insert(0, _Finder(MUTANTS[name]))

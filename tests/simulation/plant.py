@@ -1,0 +1,165 @@
+"""The services of one schedule: started as `app.py` wires them, killed, and started again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import pytest
+from aiokafka.errors import KafkaError
+from prometheus_client import CollectorRegistry
+from sqlalchemy.exc import OperationalError
+
+from services.detector import store as detector_store
+from services.detector.stream import Stream as DetectorStream
+from services.kit import broker as kafka
+from services.publisher import stream as publisher_stream
+from services.publisher.accounts import WebhookAccount
+from services.publisher.delivery import Delivery
+from services.publisher.paces import Paces
+from services.publisher.stream import Stream as PublisherStream
+from services.publisher.takeback import TakeBack
+from tests.simulation.clients import Admin, Broker, SnapshotConsumer
+from tests.simulation.ledger import MemoryStore, Rows
+from tests.simulation.log import Log
+from tests.simulation.loop import PROCESS, Process, SimClock
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+LEASE_S: Final = 0.25
+NAMES: Final = ("detector-1", "detector-2", "publisher-1", "publisher-2")
+
+
+class Ended(BaseException):
+    """A process ends itself: nothing of it runs behind this."""
+
+
+class Plant:
+    """The processes of the services, and what they share: the ledger's rows."""
+
+    def __init__(self, world: World) -> None:
+        self.world, self.loop, self.log, self.chance = world, world.loop, world.log, world.chance
+        self.processes: dict[str, Process] = {}
+        self.streams: dict[str, Any] = {}
+        self.rows, self.database_faults, self.lives = Rows(), 0.0, 0
+        self.accounts: Any = {
+            name: WebhookAccount.model_validate(
+                {"channel": "webhook", "url": "http://x", "secret": "s" * 16, "updates": "{}"}
+            )
+            for name in world.networks
+        }
+
+    def publishers(self) -> list[Any]:
+        """Return the streams of the publishers as they run now."""
+        return [s for name, s in sorted(self.streams.items()) if name.startswith("publisher")]
+
+    def begin(self, name: str) -> None:
+        """Start a service."""
+        process = self.processes[name] = Process(name)
+        self.lives += 1
+        main = self._detector if name.startswith("detector") else self._publisher
+        self.world.say(f"{name} starts")
+        self.loop.spawn(process, self._run(process, main))
+
+    async def _run(self, process: Process, main: Callable[[Process], Any]) -> None:
+        try:
+            await main(process)
+        except (
+            KafkaError,
+            OperationalError,
+        ) as error:  # It could not start: a supervisor tries again.
+            self.kill(process.name, f"could not start: {error!r}")
+
+    def kill(self, name: str, why: str = "is killed") -> None:
+        process = self.processes[name]
+        if process.is_alive:
+            self.world.say(f"{name} {why}")
+            process.is_alive = False
+            self.loop.outside(self.chance.uniform(0.1, 2.5), lambda: self.begin(name))
+
+    def _crash_of(self, process: Process) -> Callable[..., NoReturn]:
+        def crash(why: str, error: BaseException | None = None) -> NoReturn:
+            if self.world.is_over or not process.is_alive:
+                raise Ended
+            if self.processes[process.name] is process:
+                self.kill(process.name, f"ends itself: {why} ({error!r})")
+            if not isinstance(error, Exception) or not _is_allowed(error):
+                self.world.fail(f"{process.name} ended itself: {why} ({error!r})")
+            raise Ended
+
+        return crash
+
+    async def _detector(self, process: Process) -> None:
+        broker: Any = Broker(self.log, process)
+        crash = self._crash_of(process)
+        stream = DetectorStream(
+            broker, servers="", instance=process.name, clock=SimClock(self.loop, process),
+            registry=CollectorRegistry(), crash=crash,
+        )  # fmt: skip
+        self.streams[process.name] = stream
+        await broker.start()
+        async with kafka.background(crash, stream.keep_snapshots(), stream.keep_time()):
+            await self.loop.create_future()
+
+    async def _publisher(self, process: Process) -> None:
+        broker: Any = Broker(self.log, process)
+        crash, clock = self._crash_of(process), SimClock(self.loop, process)
+        publisher = f"{process.name}-{self.lives}"
+        stream = PublisherStream(
+            broker, servers="", publisher=publisher, instance=process.name, accounts=self.accounts,
+            lease_s=LEASE_S, clock=clock, registry=CollectorRegistry(), crash=crash,
+        )  # fmt: skip
+        store = MemoryStore(self.rows, publisher=publisher, clock=clock, take_turn=self.take_turn)
+        channels: Any = {
+            name: network.channel(clock) for name, network in self.world.networks.items()
+        }
+        paces = Paces(store.engine, clock=clock)
+        shared: Any = {
+            "clock": clock,
+            "emit": stream.outbox.emit_outcome,
+            "chance": self.chance.random,
+        }
+        take_back = TakeBack(store, channels, self.accounts, paces, say=stream.say, **shared)
+        stream.deliver_by(Delivery(store, channels, stream, paces, take_back, **shared))
+        self.streams[process.name] = stream
+        await stream.start()
+        loops = (
+            stream.keep_fences(), stream.keep_retractions(),
+            stream.due.keep_commits(), stream.updates.keep_commits(),
+        )  # fmt: skip
+        async with kafka.background(crash, *loops):
+            await self.loop.create_future()
+
+    @asynccontextmanager
+    async def take_turn(self) -> AsyncIterator[None]:
+        """Go to the database and back; a fault may come before the commit, or behind it."""
+        await asyncio.sleep(self.log.delay_s() / 2)
+        if self.chance.random() < self.database_faults:
+            raise OperationalError("BEGIN", {}, Exception("no connection"))
+        yield
+        await asyncio.sleep(self.log.delay_s() / 2)
+        if self.chance.random() < self.database_faults:
+            raise OperationalError("COMMIT", {}, Exception("the answer was lost"))
+
+
+def _is_allowed(error: Exception) -> bool:
+    """Say whether a service may end itself for this: what cannot be written is not passed over."""
+    return "expired" in str(error)
+
+
+@contextmanager
+def in_place(log: Log) -> Iterator[None]:
+    """Let the two places that make clients of their own make ours."""
+
+    def consumer(**_: Any) -> SnapshotConsumer:
+        process = PROCESS.get()
+        assert process is not None
+        return SnapshotConsumer(log, process)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(detector_store, "AIOKafkaConsumer", consumer)
+        patch.setattr(publisher_stream, "AIOKafkaAdminClient", lambda **_: Admin(log))
+        yield
