@@ -17,6 +17,7 @@ from tests.simulation.loop import Process
 HEARTBEAT_S: Final = 0.2
 RETRY_S: Final = 0.05
 FETCH_RECORDS: Final = 50
+LOST_WITH_SENDER: Final = 0.5  # What a process had sent when it was killed may not have left it.
 
 
 class Consumer:
@@ -259,6 +260,8 @@ class Broker:
             self.log.loop.outside(RETRY_S, lambda: self._send(topic, partition))
 
     def _land(self, topic: str, partition: int, batch: list[Any]) -> None:
+        if not self.process.is_alive and self.log.chance.random() < LOST_WITH_SENDER:
+            return
         if not self.log.reaches(self.process):
             if self.process.is_alive:
                 self.log.loop.outside(RETRY_S, lambda: self._land(topic, partition, batch))

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 COMPACTION_LAG_S: Final = 3_600.0
+BUSY_CLEANER: Final = 0.3  # In so many schedules the log cleaner runs all the time.
 CUT_EVERY: Final = 7  # In so many schedules one loses records: then people have to release.
 
 
@@ -38,6 +39,8 @@ class Misfortune:
             self._clean, self._bad_batches, self._cut_log,
         ]  # fmt: skip
         rate = self.luck.choice([0.3, 1.0, 3.0])
+        if self.luck.random() < BUSY_CLEANER:
+            self.world.spawn(self._clean_often())
         while True:
             await asyncio.sleep(self.luck.expovariate(rate))
             if not self.are_on:
@@ -115,6 +118,11 @@ class Misfortune:
         name, partition = DISRUPTIONS.name, self.count % DISRUPTIONS.partitions
         self.log.delete(name, partition, self.log.topics[name][partition].end)
         self.world.say(f"retention removes all of partition {partition}")
+
+    async def _clean_often(self) -> None:
+        while self.are_on:
+            await asyncio.sleep(self.luck.uniform(0.02, 0.2))
+            self.log.compact(HOLDS.name, older_than_s=COMPACTION_LAG_S)
 
     def _clean(self) -> None:
         gone = self.log.compact(HOLDS.name, older_than_s=COMPACTION_LAG_S)

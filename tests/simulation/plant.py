@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy.exc import OperationalError
 
 from services.detector import store as detector_store
+from services.detector import stream as detector_stream
 from services.detector.stream import Stream as DetectorStream
 from services.kit import broker as kafka
 from services.publisher import stream as publisher_stream
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 LEASE_S: Final = 0.25
+SNAPSHOT_EVERY_S: Final = 0.5  # Often, so that a schedule sees what follows.
 NAMES: Final = ("detector-1", "detector-2", "publisher-1", "publisher-2")
 
 
@@ -162,4 +164,5 @@ def in_place(log: Log) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(detector_store, "AIOKafkaConsumer", consumer)
         patch.setattr(publisher_stream, "AIOKafkaAdminClient", lambda **_: Admin(log))
+        patch.setattr(detector_stream, "SNAPSHOT_EVERY_S", SNAPSHOT_EVERY_S)
         yield

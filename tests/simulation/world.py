@@ -107,7 +107,7 @@ class World:
             )
             again = DuePost(post=known.post, attempt=known.attempt)
             wait_s = self.chance.uniform(0.5, 2)
-            self.loop.outside(wait_s, lambda: self._start(self._write(DUE.name, again)))
+            self.loop.outside(wait_s, lambda: self.spawn(self._write(DUE.name, again)))
 
     def check_silence(self, post: Post) -> None:
         """Look, when an offer begins to go out, whether it may."""
@@ -125,7 +125,8 @@ class World:
         self.say(f"WRONG: {why}")
         self.broken.append(why)
 
-    def _start(self, act: Any) -> None:
+    def spawn(self, act: Any) -> None:
+        """Begin something that belongs to no service."""
         self.loop.spawn(self.harness, act)
 
     async def _write(self, topic: str, record: Record, *, partition: int | None = None) -> Stored:
@@ -178,7 +179,7 @@ class World:
         while self.loop.now_s < FAULTS_S:
             await asyncio.sleep(self.chance.expovariate(4))
             if self.chance.random() < 0.6:
-                self._start(self.hand_over())
+                self.spawn(self.hand_over())
                 continue
             standing = [(s, n) for s, names_ in self.stands.items() for n in names_]
             if standing and self.chance.random() < 0.4:
@@ -197,7 +198,7 @@ class World:
             await self._write(DISRUPTIONS.name, policy, partition=partition)
         for name in NAMES:
             self.plant.begin(name)
-        self._start(self.misfortune.draw())
+        self.spawn(self.misfortune.draw())
         await self.evening()
         self.misfortune.are_on = False
         self.say("faults end")
@@ -206,7 +207,7 @@ class World:
         for (network, line), names in sorted(self.stands.items()):
             for name in sorted(names):
                 await self.report(network, line, name, is_over=True)
-        self._start(self._release_precautions())
+        self.spawn(self._release_precautions())
         await self._until("every hold is released", self._is_released)
         await self._until("every offer is accounted for", self._is_accounted_for)
         await self._until("every update was said", self._is_said)

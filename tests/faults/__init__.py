@@ -1,0 +1,1 @@
+"""Real engines, real processes, and everything that can be done to them while the promise is watched."""

@@ -1,0 +1,97 @@
+"""`./run faults [--minutes M] [--seed S] [--keep]`: a campaign, its report; exit 1 when the promise broke."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from tests.faults.campaign import Campaign, History
+
+EVIDENCE = Path(__file__).parents[2] / "docs" / "evidence"
+SHOWN = 10
+screen = Console()
+
+
+def main() -> int:
+    made = argparse.ArgumentParser(prog="./run faults", description=__doc__)
+    made.add_argument("--minutes", type=float, default=2.0)
+    made.add_argument("--seed", type=int, default=1)
+    made.add_argument("--keep", action="store_true", help="write the report to docs/evidence")
+    made.add_argument("--mutant", default="", help="break the publishers so (tests/mutant.py)")
+    wanted = made.parse_args()
+    for name in ("INTERLOCK_KAFKA", "INTERLOCK_DATABASE"):
+        os.environ.pop(name, None)
+    with tempfile.TemporaryDirectory(prefix="interlock-faults-") as folder:
+        campaign = Campaign(
+            Path(folder), seed=wanted.seed, mutant=wanted.mutant,
+            say=lambda text: screen.print(f"  {text}"),
+        )  # fmt: skip
+        history = campaign.run(wanted.minutes)
+    lines = report(history, minutes=wanted.minutes, seed=wanted.seed)
+    print("\n".join(lines))
+    if wanted.keep:
+        EVIDENCE.mkdir(parents=True, exist_ok=True)
+        (EVIDENCE / f"faults-{wanted.minutes:g}m-seed{wanted.seed}.md").write_text(
+            "\n".join(lines) + "\n"
+        )
+    return 0 if history.verdict().holds else 1
+
+
+def report(history: History, *, minutes: float, seed: int) -> list[str]:
+    """Return the report as lines of Markdown."""
+    verdict = history.verdict()
+    head = ["git", "log", "-1", "--format=%h %s"]
+    commit = subprocess.run(head, capture_output=True, text=True, check=False).stdout.strip()
+    said = Counter(history.outcomes.get(key, "unknown") for key in history.offers)
+    updates = sorted(verdict.first_update_s)
+    lines = [
+        f"# Fault campaign, {minutes:g} minutes, seed {seed}",
+        "",
+        f"**The promise {'held' if verdict.holds else 'BROKE'}.** Written by `./run faults --minutes {minutes:g} --seed {seed} --keep`.",
+        "",
+        f"- commit: {commit or 'none'}",
+        f"- when: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        f"- machine: {os.cpu_count()} cores, {platform.machine()}, {platform.system()}, Python {platform.python_version()}",
+        "- engines: one broker of Apache Kafka 4.1.1, PostgreSQL 18; 2 detectors, 3 publishers, 2 schedulers",
+        "",
+        "| what | found |",
+        "| --- | --- |",
+        f"| races | {verdict.races} |",
+        f"| offers queued; arrived | {len(history.offers)}; {verdict.arrived} |",
+        f"| offers, by their end | {', '.join(f'{n} {what}' for what, n in said.most_common())} |",
+        f"| late offers (must be 0) | {len(verdict.late)} |",
+        f"| offers that arrived twice (must be 0) | {len(verdict.doubled)} |",
+        f"| disruptions of which nobody was told (must be 0) | {len(verdict.untold)} |",
+        f"| offers unaccounted for (must be 0) | {len(verdict.unaccounted)} |",
+        f"| disruptions told of twice on one account | {len(verdict.told_twice)} |",
+        f"| first update, median and longest | {statistics.median(updates or [0]):.3f} s, {max(updates or [0]):.1f} s |",
+        f"| faults; processes started again | {len(history.faults)}; {sum(history.restarts.values())} |",
+        "",
+        "| kind of fault | times | offers flowed again after it, longest |",
+        "| --- | --- | --- |",
+        *(f"| {what} | {len(times)} | {max(times):.1f} s |" for what, times in sorted(history.stalls().items())),
+    ]  # fmt: skip
+    lines += [
+        f"- LATE: {one.offer} by {one.by_s:.3f} s, {one.disruption}" for one in verdict.late[:SHOWN]
+    ]
+    lines += [f"- DOUBLED: {one}" for one in verdict.doubled[:SHOWN]]
+    lines += [f"- UNTOLD: {one}" for one in verdict.untold[:SHOWN]]
+    lines += [
+        f"- UNACCOUNTED: {one}, {history.outcomes.get(one, 'unknown')}"
+        for one in verdict.unaccounted[:SHOWN]
+    ]
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())

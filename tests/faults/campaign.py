@@ -1,0 +1,341 @@
+"""A campaign: races of offers against their disruptions on real engines, while processes are killed and stopped.
+
+Each race is a network of its own: its offers are queued with the scheduler for an instant, and in that
+instant its disruption is written. Beside them `calm` offers, which nothing covers, show when offers flow.
+What arrived is read from the sandbox network's record, what was acknowledged is known from kafka-python.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import yaml
+from kafka import KafkaProducer
+from kafka.errors import KafkaError
+
+from ops.embedded.system import System
+from ops.policies import DEFAULT, read_policy
+from tests.faults.history import Arrival, Disruption, Scope, Verdict, judge
+
+LEASE_S: Final = 0.25
+ACCOUNTS: Final = tuple(f"social-{number}" for number in range(4))
+COPIES: Final = {"detector": 2, "publisher": 3, "scheduler": 2}
+OFFERS: Final = 8  # Of one race.
+AHEAD_S: Final = 1.5  # So far ahead a race is queued.
+EVERY_S: Final = 0.7
+CALM_EVERY_S: Final = 0.25
+STANDS_S: Final = (2.0, 15.0)
+PAUSES_S: Final = (
+    0.01,
+    0.1,
+    0.3,
+    1.0,
+    4.0,
+    12.0,
+)  # Longer than the lease, the session, a fence's 10 s.
+SETTLE_S: Final = 240.0
+CALM: Final = ("calm", "none")
+LINE: Final = "coast"
+SLOW_S: Final = 0.3
+SERVER_ERROR: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault that was done, and when it ended."""
+
+    what: str
+    begun_s: float
+    ended_s: float
+
+
+@dataclass(slots=True)
+class History:
+    """All that was seen from outside."""
+
+    disruptions: list[Disruption] = field(default_factory=list)
+    offers: dict[str, Scope] = field(default_factory=dict)
+    arrivals: list[Arrival] = field(default_factory=list)
+    outcomes: dict[str, str] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
+    restarts: dict[str, int] = field(default_factory=dict)
+
+    def verdict(self) -> Verdict:
+        """Let the judge decide."""
+        return judge(self.disruptions, self.offers, self.arrivals, self.outcomes, lease_s=LEASE_S)
+
+    def stalls(self) -> dict[str, list[float]]:
+        """Return, by kind of fault, how long after its end the next calm offer arrived, in seconds."""
+        calm = sorted(a.at_s for a in self.arrivals if self.offers.get(a.key) == CALM)
+        found: dict[str, list[float]] = {}
+        for fault in self.faults:
+            after = next((at for at in calm if at >= fault.ended_s), None)
+            if after is not None:
+                found.setdefault(fault.what, []).append(after - fault.ended_s)
+        return found
+
+
+class Campaign:
+    """One campaign on a system of its own."""
+
+    def __init__(
+        self, folder: Path, *, seed: int, say: Callable[[str], None], mutant: str = ""
+    ) -> None:
+        self.folder, self.luck, self.say = folder, random.Random(seed), say
+        self.mutant = mutant  # Of the publishers: a campaign must be seen to find it.
+        self.history = History()
+        self._slow_times: list[
+            tuple[float, float]
+        ] = []  # When the sandbox took SLOW_S for each post.
+        self._ended = threading.Event()
+
+    def run(self, minutes: float) -> History:
+        """Race for so long, let everything come to rest, and return what was seen."""
+        with self._system() as self.system, self._clients(), ThreadPoolExecutor(16) as self.pool:
+            tasks = [self.pool.submit(one) for one in (self._calm, self._faults, self._tend)]
+            until_s = time.monotonic() + 60 * minutes
+            number = 0
+            while time.monotonic() < until_s:
+                number += 1
+                tasks.append(self.pool.submit(self._race, f"race-{number}"))
+                self._wait(EVERY_S * self.luck.uniform(0.3, 1.7))
+                if number % 50 == 0:
+                    self.say(f"{number} races, {len(self.history.faults)} faults")
+            self._ended.set()
+            for task in tasks:
+                task.result()
+            self._come_to_rest()
+            self._read_arrivals()
+        return self.history
+
+    @contextmanager
+    def _system(self) -> Iterator[System]:
+        env = {"INTERLOCK_REQUESTS_PER_MINUTE": "0"}
+        with System(self.folder, progress=self.say, copies=COPIES, env=env) as system:
+            url = system.address("sandbox")
+            known = {
+                name: {"channel": "mastodon", "url": url, "token": name, "updates": "{}"}
+                for name in ACCOUNTS
+            }
+            (system.data / "accounts.yaml").write_text(yaml.safe_dump({"accounts": known}))
+            broken = [sys.executable, "-m", "tests.mutant", self.mutant, "publisher"]
+            for name in [n for n in system.children if n.startswith("publisher")]:
+                system.replace(name, broken if self.mutant else None)
+            with system.client("detector", "admin") as admin:
+                policy = read_policy(DEFAULT)
+                rules = [
+                    r.model_copy(update={"quiet_s": 0, "update_gap_s": 0}) for r in policy.rules
+                ]
+                body = policy.model_copy(update={"rules": tuple(rules)}).model_dump(mode="json")
+                admin.put("/v1/policy", json=body).raise_for_status()
+            yield system
+
+    @contextmanager
+    def _clients(self) -> Iterator[None]:
+        self.producer: Any = KafkaProducer(
+            bootstrap_servers=self.system.kafka, acks="all", retries=1_000, linger_ms=0
+        )
+        self.sandbox = httpx.Client(base_url=self.system.address("sandbox"), timeout=30)
+        try:
+            yield
+        finally:
+            self.sandbox.close()
+            self.producer.close()
+
+    def _wait(self, seconds: float) -> None:
+        self._ended.wait(seconds)
+
+    # What operations and marketing do.
+
+    def _write(self, name: str, network: str, status: str) -> float:
+        """Write an event as an operations system does; returns when it was acknowledged."""
+        body = {
+            "disruption_id": name, "network": network, "status": status,
+            "title": f"Trains stand ({name})", "labels": {"line": LINE},
+        }  # fmt: skip
+        headers = {
+            "content-type": "application/json", "ce_specversion": "1.0", "ce_id": uuid.uuid4().hex,
+            "ce_source": "/control-room", "ce_type": "interlock.disruption.v1",
+        }  # fmt: skip
+        while True:
+            future = self.producer.send(
+                "ops.disruptions", value=json.dumps(body).encode(), key=network.encode(),
+                headers=[(key, text.encode()) for key, text in headers.items()],
+            )  # fmt: skip
+            try:
+                future.get(timeout=60)
+            except KafkaError:  # It was killed under us: whoever emits tries again.
+                time.sleep(0.2)
+            else:
+                return time.monotonic()
+
+    def _ask(self, method: str, path: str, **values: Any) -> Any:
+        """Ask any scheduler that answers; the Idempotency-Key makes a second try harmless."""
+        headers = {"idempotency-key": uuid.uuid4().hex}
+        while True:
+            name = self.luck.choice(("scheduler", "scheduler-2"))
+            try:
+                with self.system.client(name, "marketing") as client:
+                    answer = client.request(method, path, headers=headers, timeout=5, **values)
+            except httpx.TransportError:  # It was killed, or stands still.
+                time.sleep(0.2)
+                continue
+            if answer.status_code < SERVER_ERROR:
+                return answer.raise_for_status().json()
+            time.sleep(0.2)
+
+    def _queue(self, network: str, line: str, count: int, due_at: datetime) -> None:
+        body = {"name": network, "labels": {"network": network, "line": line}, "quiet_s": 0,
+                "recovery": {"plan": "resume"}, "useful_s": 3_600}  # fmt: skip
+        campaign = self._ask("POST", "/v1/campaigns", json=body)["campaign_id"]
+        posts = [
+            {"account": ACCOUNTS[number % len(ACCOUNTS)], "text": f"Weekend {uuid.uuid4().hex}",
+             "due_at": due_at.isoformat()}
+            for number in range(count)
+        ]  # fmt: skip
+        for post in self._ask("POST", f"/v1/campaigns/{campaign}/posts", json=posts):
+            self.history.offers[post["post_id"]] = (network, line)
+
+    def _race(self, name: str) -> None:
+        network = f"net-{name}"
+        due_at = datetime.now(UTC) + timedelta(seconds=AHEAD_S)
+        self._queue(network, LINE, OFFERS, due_at)
+        left_s = (due_at - datetime.now(UTC)).total_seconds() + self.luck.uniform(-0.2, 0.4)
+        time.sleep(max(0.0, left_s))
+        at_s = self._write(name, network, "opened")
+        self._wait(self.luck.uniform(*STANDS_S))
+        over_s = time.monotonic()
+        self._write(name, network, "resolved")
+        self.history.disruptions.append(Disruption(name, (network, LINE), at_s, over_s))
+
+    def _calm(self) -> None:
+        body = {"name": "calm", "labels": {"network": CALM[0], "line": CALM[1]}, "useful_s": 3_600}
+        campaign = self._ask("POST", "/v1/campaigns", json=body)["campaign_id"]
+        while not self._ended.is_set():
+            post = {"account": ACCOUNTS[0], "text": f"Calm {uuid.uuid4().hex}",
+                    "due_at": datetime.now(UTC).isoformat()}  # fmt: skip
+            made = self._ask("POST", f"/v1/campaigns/{campaign}/posts", json=[post])
+            self.history.offers[made[0]["post_id"]] = CALM
+            self._wait(CALM_EVERY_S)
+
+    # What goes wrong.
+
+    def _tend(self) -> None:
+        while not self._ended.is_set():
+            self._start_what_ended()
+            self._wait(0.1)
+
+    def _start_what_ended(self) -> None:
+        for name in self.system.tend():
+            self.system.restarts[name] = 0
+            self.history.restarts[name] = self.history.restarts.get(name, 0) + 1
+
+    def _faults(self) -> None:
+        self._wait(5)
+        while not self._ended.is_set():
+            acts = [self._kill, self._kill, self._stop, self._stop, self._stop, self._kill_engine,
+                    self._stop_kafka, self._slow, self._lose]  # fmt: skip
+            begin = time.monotonic()
+            what = self.luck.choice(acts)()
+            self.history.faults.append(Fault(what, begin, time.monotonic()))
+            self._wait(self.luck.expovariate(1 / 4))
+
+    def _service(self) -> str:
+        names = [
+            n for n in self.system.children if n.startswith(("detector", "publisher", "sched"))
+        ]
+        return self.luck.choice(sorted(names))
+
+    def _kill(self) -> str:
+        name = self._service()
+        self.system.children[name].tell(signal.SIGKILL)
+        return f"SIGKILL of a {name.partition('-')[0]}"
+
+    def _stop_one(self, name: str, pause_s: float) -> str:
+        child = self.system.children[name]
+        child.tell(signal.SIGSTOP)
+        time.sleep(pause_s)
+        child.tell(signal.SIGCONT)
+        return f"SIGSTOP of a {name.partition('-')[0]}, {pause_s:g} s"
+
+    def _stop(self) -> str:
+        return self._stop_one(self._service(), self.luck.choice(PAUSES_S))
+
+    def _stop_kafka(self) -> str:
+        return self._stop_one("kafka", self.luck.choice(PAUSES_S))
+
+    def _kill_engine(self) -> str:
+        name = self.luck.choice(["kafka", "postgres"])
+        self.system.children[name].tell(signal.SIGKILL if name == "kafka" else signal.SIGQUIT)
+        time.sleep(1)
+        return f"{name} killed"
+
+    def _sandbox_does(self, **faults: Any) -> None:
+        self.sandbox.put("/sandbox/faults", json=faults).raise_for_status()
+
+    def _slow(self) -> str:
+        begin_s = time.monotonic()
+        self._sandbox_does(slow_s=SLOW_S)
+        time.sleep(self.luck.uniform(1, 5))
+        self._sandbox_does()
+        self._slow_times.append((begin_s, time.monotonic() + SLOW_S))
+        return "a slow network"
+
+    def _lose(self) -> str:
+        self._sandbox_does(lose_next=2, fail_next=2)
+        time.sleep(2)
+        self._sandbox_does()
+        return "lost answers"
+
+    # The end.
+
+    def _come_to_rest(self) -> None:
+        """Wait until nothing moves: every offer has an end, or time is up."""
+        self.say("faults have ended; waiting for everything to come to rest")
+        until_s = time.monotonic() + SETTLE_S
+        while time.monotonic() < until_s:
+            self._start_what_ended()
+            self._read_outcomes()
+            if not self.history.verdict().unaccounted:
+                return
+            time.sleep(0.2)
+
+    def _read_outcomes(self) -> None:
+        """Ask the scheduler what became of each offer."""
+        with self.system.client("scheduler", "viewer") as client:
+            cursor: str | None = "0"
+            while cursor:
+                query: dict[str, Any] = {
+                    "cursor": cursor, "limit": 1000, "fields": "post_id,state"
+                }  # fmt: skip
+                try:
+                    page = client.get("/v1/posts", params=query).raise_for_status().json()
+                except httpx.HTTPError:
+                    return
+                self.history.outcomes |= {p["post_id"]: p["state"] for p in page["posts"]}
+                cursor = page["next"]
+
+    def _slow_at(self, at_s: float) -> float:
+        return SLOW_S if any(begin <= at_s <= end for begin, end in self._slow_times) else 0.0
+
+    def _read_arrivals(self) -> None:
+        seen = self.sandbox.get("/sandbox/record").raise_for_status().json()
+        self.history.arrivals = [
+            Arrival(one["at_s"], one["key"], one["text"], slow_s=self._slow_at(one["at_s"]))
+            for one in seen
+            if one["what"] == "published"
+        ]
