@@ -43,7 +43,7 @@ CASES: Final = (
     Case("retention removes what was not read", _ONE | {"EVENTS": 2, "CUTS": 1}),
     Case("a new policy", _ONE | {"EVENTS": 2, "POLICIES": 1}),
     Case("sends, take-back, a publisher dies", _ONE | {"FENCES": 2, "SENDS": 1, "RESTARTS": 1}),
-    Case("one partition, two fences", {"P": 1, "EVENTS": 3, "FENCES": 2}, long=True),
+    Case("two events, two fences", {"P": 1, "EVENTS": 2, "FENCES": 2}, long=True),
     Case("two partitions, two events", {"P": 2, "EVENTS": 2, "FENCES": 1}, long=True),
     Case("two crashes, two snapshots", _ONE | {"EVENTS": 2, "CRASHES": 2, "SNAPSHOTS": 2}, long=True),
     Case("the cleaner, two events", _ONE | {"EVENTS": 2, "LONGS": 1, "CLEANINGS": 1}, long=True),

@@ -34,7 +34,18 @@ from tests.faults.history import Arrival, Disruption, Scope, Verdict, judge
 LEASE_S: Final = 0.25
 ACCOUNTS: Final = tuple(f"social-{number}" for number in range(4))
 COPIES: Final = {"detector": 2, "publisher": 3, "scheduler": 2}
-OFFERS: Final = 8  # Of one race.
+RACERS_S: Final = (
+    0,
+    0,
+    0,
+    0,
+    0.1,
+    0.3,
+    0.5,
+    1,
+    2,
+    4,
+)  # When a race's offers are due, from its instant.
 AHEAD_S: Final = 1.5  # So far ahead a race is queued.
 EVERY_S: Final = 0.7
 CALM_EVERY_S: Final = 0.25
@@ -198,14 +209,14 @@ class Campaign:
                 return answer.raise_for_status().json()
             time.sleep(0.2)
 
-    def _queue(self, network: str, line: str, count: int, due_at: datetime) -> None:
+    def _queue(self, network: str, line: str, due_at: datetime) -> None:
         body = {"name": network, "labels": {"network": network, "line": line}, "quiet_s": 0,
                 "recovery": {"plan": "resume"}, "useful_s": 3_600}  # fmt: skip
         campaign = self._ask("POST", "/v1/campaigns", json=body)["campaign_id"]
         posts = [
             {"account": ACCOUNTS[number % len(ACCOUNTS)], "text": f"Weekend {uuid.uuid4().hex}",
-             "due_at": due_at.isoformat()}
-            for number in range(count)
+             "due_at": (due_at + timedelta(seconds=after_s)).isoformat()}
+            for number, after_s in enumerate(RACERS_S)
         ]  # fmt: skip
         for post in self._ask("POST", f"/v1/campaigns/{campaign}/posts", json=posts):
             self.history.offers[post["post_id"]] = (network, line)
@@ -213,7 +224,7 @@ class Campaign:
     def _race(self, name: str) -> None:
         network = f"net-{name}"
         due_at = datetime.now(UTC) + timedelta(seconds=AHEAD_S)
-        self._queue(network, LINE, OFFERS, due_at)
+        self._queue(network, LINE, due_at)
         left_s = (due_at - datetime.now(UTC)).total_seconds() + self.luck.uniform(-0.2, 0.4)
         time.sleep(max(0.0, left_s))
         at_s = self._write(name, network, "opened")
@@ -248,7 +259,7 @@ class Campaign:
         self._wait(5)
         while not self._ended.is_set():
             acts = [self._kill, self._kill, self._stop, self._stop, self._stop, self._kill_engine,
-                    self._stop_kafka, self._slow, self._lose]  # fmt: skip
+                    self._stop_all_of_a_kind, self._stop_kafka, self._slow, self._lose]  # fmt: skip
             begin = time.monotonic()
             what = self.luck.choice(acts)()
             self.history.faults.append(Fault(what, begin, time.monotonic()))
@@ -274,6 +285,17 @@ class Campaign:
 
     def _stop(self) -> str:
         return self._stop_one(self._service(), self.luck.choice(PAUSES_S))
+
+    def _stop_all_of_a_kind(self) -> str:
+        kind = self.luck.choice(sorted(COPIES))
+        children = [c for n, c in self.system.children.items() if n.partition("-")[0] == kind]
+        pause_s = self.luck.choice(PAUSES_S)
+        for child in children:
+            child.tell(signal.SIGSTOP)
+        time.sleep(pause_s)
+        for child in children:
+            child.tell(signal.SIGCONT)
+        return f"SIGSTOP of every {kind}, {pause_s:g} s"
 
     def _stop_kafka(self) -> str:
         return self._stop_one("kafka", self.luck.choice(PAUSES_S))

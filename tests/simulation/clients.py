@@ -17,6 +17,8 @@ from tests.simulation.loop import Process
 HEARTBEAT_S: Final = 0.2
 RETRY_S: Final = 0.05
 FETCH_RECORDS: Final = 50
+DAWDLES: Final = 0.05  # How often a process stands still with a record in its hand, and how long.
+DAWDLES_S: Final = 0.5
 LOST_WITH_SENDER: Final = 0.5  # What a process had sent when it was killed may not have left it.
 
 
@@ -49,8 +51,8 @@ class Consumer:
             if record is None:
                 await self._fetch()
                 continue
-            if self.log.chance.random() < self.log.slow:  # A rebalance may come in between.
-                await asyncio.sleep(self.log.delay_s() / 4)
+            if self.log.chance.random() < DAWDLES:  # A rebalance may come in between.
+                await asyncio.sleep(self.log.chance.uniform(0, DAWDLES_S))
             await hand_on(record)
 
     async def _join(self) -> None:

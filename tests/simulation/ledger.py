@@ -16,6 +16,8 @@ from services.publisher.gate import Cleared
 from services.publisher.ledger import Capabilities, State, before
 from services.publisher.store import Attempt, Entry, Intent, Sent, Store
 
+SLOW = 0.1  # How often a network takes long when nothing is wrong with it.
+
 
 class Rows(dict[str, Entry]):
     """The table: it outlives every publisher."""
@@ -170,6 +172,7 @@ class Line:
 
     async def publish(self, cleared: Cleared, *, key: str) -> Publication:
         network = self.network
+        await self._wait()  # For a connection, a picture: whatever comes before the last look.
         cleared.check(self.clock.monotonic_s())
         network.on_begin(cleared.post)
         if network.chance.random() < network.faults:
@@ -196,5 +199,5 @@ class Line:
         return
 
     async def _wait(self) -> None:
-        slow = self.network.chance.random() < 2 * self.network.faults
+        slow = self.network.chance.random() < SLOW + 2 * self.network.faults
         await asyncio.sleep(self.network.chance.uniform(0.001, 0.8 if slow else 0.02))

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 COMPACTION_LAG_S: Final = 3_600.0
+USUAL: Final = 0.08  # How often a network fails in each way when nothing is wrong.
 BUSY_CLEANER: Final = 0.3  # In so many schedules the log cleaner runs all the time.
-CUT_EVERY: Final = 7  # In so many schedules one loses records: then people have to release.
+CUT_EVERY: Final = 5  # In so many schedules one loses records: then people have to release.
+CUTS: Final = 6  # Its weight among the other faults there.
 
 
 class Misfortune:
@@ -36,8 +38,11 @@ class Misfortune:
         acts = [
             self._kill_one, self._kill_one, self._stop_one, self._stop_one, self._cut_off_one,
             self._no_quorum, self._slow_network, self._bad_database, self._bad_channels,
-            self._clean, self._bad_batches, self._cut_log,
+            self._clean, self._bad_batches,
         ]  # fmt: skip
+        acts += [self._cut_log] * (CUTS if self.cuts else 0)
+        for network in self.world.networks.values():
+            network.faults = USUAL
         rate = self.luck.choice([0.3, 1.0, 3.0])
         if self.luck.random() < BUSY_CLEANER:
             self.world.spawn(self._clean_often())
@@ -52,6 +57,12 @@ class Misfortune:
             )
             if self.count not in self.without:
                 act()
+
+    def end(self) -> None:
+        """Let no more go wrong; what was begun for a while comes to its end."""
+        self.are_on = False
+        for network in self.world.networks.values():
+            network.faults = 0.0
 
     def _some(self) -> Process:
         return self.plant.processes[self.victim]
@@ -104,7 +115,7 @@ class Misfortune:
             for network in self.world.networks.values():
                 network.faults = how_often
 
-        self._for_a_while("the channels fail", lambda: bad(0.3), lambda: bad(0.0))
+        self._for_a_while("the channels fail", lambda: bad(0.4), lambda: bad(USUAL * self.are_on))
 
     def _bad_batches(self) -> None:
         def bad(how_often: float) -> None:
@@ -113,8 +124,6 @@ class Misfortune:
         self._for_a_while("some batches cannot be written", lambda: bad(0.2), lambda: bad(0.0))
 
     def _cut_log(self) -> None:
-        if not self.cuts:
-            return
         name, partition = DISRUPTIONS.name, self.count % DISRUPTIONS.partitions
         self.log.delete(name, partition, self.log.topics[name][partition].end)
         self.world.say(f"retention removes all of partition {partition}")

@@ -61,10 +61,6 @@ MUTANTS: dict[str, Mutant] = {
         (("services.detector.state", "        return self.entry.new_id(kind, number)",
           "        return f'hold-{self.entry.partition}-0-0' if kind == 'hold' else self.entry.new_id(kind, number)"),),
     ),
-    "no_lag": Mutant(
-        "compaction that does not trail the fences",
-        (("tests.simulation.misfortune", "COMPACTION_LAG_S: Final = 3_600.0", "COMPACTION_LAG_S: Final = 0.0"),),
-    ),
     "echo_after_failed": Mutant(
         "an echo behind a hold that could not be written",
         ((_OUTBOX, 'self._crash("an output could not be written", future.exception())', "self._outputs.discard(future)"),
@@ -102,10 +98,6 @@ MUTANTS: dict[str, Mutant] = {
     "no_take_back": Mutant(
         "a hold does not take back what is out",
         ((_TAKE_BACK, "        if hold.take_back_s == 0:\n            return\n", "        return\n"),),
-    ),
-    "on_its_way": Mutant(
-        "what was on its way when the hold came stays",
-        ((_DELIVERY, "if hold is not None and entry is not None and is_within(entry, hold):", "if False:"),),
     ),
     "left_retracting": Mutant(
         "a retraction that was begun and left is never ended",

@@ -1,4 +1,4 @@
-"""The simulation as CI runs it: some schedules, each mutant until it is caught, and replay."""
+"""The simulation as CI runs it: some schedules, every mutant until it is caught, and replay."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import pytest
 from tests.simulation.mutants import MUTANTS
 
 ROOT = Path(__file__).parents[2]
-SCHEDULES = 300
-SLOW_TO_CATCH = {"no_lag"}  # By the table in docs/mutants.md: more than CI has time for.
+SCHEDULES = 200
+# By docs/mutants.md these take some hundred schedules each: `./run simulate --mutants` has the time.
+SLOW = {"snapshot_early", "gap_unseen", "stale_records", "left_retracting"}
 
 
 def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -22,6 +23,7 @@ def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=env)
 
 
+@pytest.mark.timeout(300)
 def test_the_promise_holds_in_some_hundred_evenings() -> None:
     done = simulate("--schedules", str(SCHEDULES), "--jobs", "2")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -33,7 +35,7 @@ def test_a_seed_replays_exactly() -> None:
     assert first == second
 
 
-@pytest.mark.parametrize("name", sorted(MUTANTS.keys() - SLOW_TO_CATCH))
-def test_a_fault_in_the_code_is_caught(name: str) -> None:
-    done = simulate("--mutants", name)
+@pytest.mark.timeout(600)
+def test_every_fault_in_the_code_is_caught() -> None:
+    done = simulate("--jobs", "2", "--mutants", *sorted(MUTANTS.keys() - SLOW))
     assert done.returncode == 0, done.stdout + done.stderr

@@ -200,7 +200,7 @@ class World:
             self.plant.begin(name)
         self.spawn(self.misfortune.draw())
         await self.evening()
-        self.misfortune.are_on = False
+        self.misfortune.end()
         self.say("faults end")
         await self._until("what stands is held by every publisher", self._is_held)
         await self._until("what covers it is taken back", self._is_taken_back)

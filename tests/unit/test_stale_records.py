@@ -1,0 +1,52 @@
+"""Records that were fetched before a rebalance: found by the simulation (its mutant `stale_records`).
+
+One that was handed on behind a rebalance let the group commit past offers that nobody had settled.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from aiokafka import TopicPartition
+
+from services.kit.broker import still_ours
+from tests.simulation.log import Stored
+
+TOPIC = "posts.due"
+
+
+class Consumer:
+    """A consumer as far as it is asked."""
+
+    def __init__(self, positions: dict[int, int]) -> None:
+        self.positions = positions
+
+    def assignment(self) -> set[TopicPartition]:
+        return {TopicPartition(TOPIC, partition) for partition in self.positions}
+
+    async def position(self, tp: TopicPartition) -> int:
+        return self.positions[tp.partition]
+
+
+def a_record(partition: int, offset: int) -> Any:
+    return Stored(
+        topic=TOPIC, partition=partition, offset=offset, timestamp=0, key=None, value=b"", headers=()
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("positions", "kept"),
+    [
+        ({0: 6, 1: 3}, [(0, 5), (1, 2)]),  # As it was fetched.
+        ({1: 3}, [(1, 2)]),  # The partition went to another member.
+        ({0: 2, 1: 3}, [(1, 2)]),  # It came back, and is read again from where it was committed.
+        ({}, []),
+    ],
+)
+async def test_only_what_was_passed_is_handed_on(
+    positions: dict[int, int], kept: list[tuple[int, int]]
+) -> None:
+    records = [a_record(0, 5), a_record(1, 2)]
+    found = await still_ours(Consumer(positions), records)
+    assert [(r.partition, r.offset) for r in found] == kept
