@@ -105,6 +105,11 @@ _HISTORY: Final = """
         'account', p.account, 'external_id', p.external_id, 'url', p.url)
     FROM new JOIN posts p USING (post_id) ORDER BY new.at
 """
+# Before the offers, as a recovery does: one that looked meanwhile would open the lane and leave them in it.
+_LANES_OF_HELD: Final = """
+    SELECT lane_id FROM lanes WHERE lane_id IN (SELECT lane_id FROM posts WHERE post_id = ANY(:ids))
+    ORDER BY lane_id FOR UPDATE
+"""
 _SENT_BACK: Final = """
     UPDATE lanes l SET state = 'recovering', stopped_at = COALESCE(stopped_at, clock_timestamp()), recovers_at =
         clock_timestamp() + make_interval(secs => c.quiet_s)
@@ -250,6 +255,8 @@ class Store:
             return
         async with self.engine.begin() as connection:
             ids = sorted({one.post_id for one in outcomes})
+            if back := [one.post_id for one in outcomes if one.result == "held"]:
+                await connection.execute(text(_LANES_OF_HELD), {"ids": back})
             found = await connection.execute(
                 text(
                     "SELECT post_id, state, attempt, lane_id, cancel_at FROM posts"

@@ -73,6 +73,7 @@ def report(history: History, *, minutes: float, seed: int) -> list[str]:
         f"| offers that arrived twice (must be 0) | {len(verdict.doubled)} |",
         f"| disruptions of which nobody was told (must be 0) | {len(verdict.untold)} |",
         f"| offers unaccounted for (must be 0) | {len(verdict.unaccounted)} |",
+        f"| `interlock audit verify` | {history.ledger_says} |",
         f"| disruptions told of twice on one account | {len(verdict.told_twice)} |",
         f"| first update, median and longest | {statistics.median(updates or [0]):.3f} s, {max(updates or [0]):.1f} s |",
         f"| faults; processes started again | {len(history.faults)}; {sum(history.restarts.values())} |",

@@ -17,7 +17,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
 from ops.embedded.system import System
-from services.scheduler import counts, desk
+from services.scheduler import counts, desk, lane_store
 from services.scheduler.app import VERSIONS
 from services.scheduler.store import Store
 from tests.builders import a_hold, a_release, an_outcome
@@ -274,3 +274,32 @@ async def test_what_was_changed_while_it_was_claimed_goes_out_as_it_is_now(
         assert await queue.claim() == []
     (claimed,) = await queue.claim()
     assert claimed.post.text == "Changed"
+
+
+async def test_what_the_gate_sends_back_while_its_lane_recovers_is_not_left_in_it(
+    queue: Queue,
+) -> None:
+    """Found by the fault campaign: three offers stood held for ever, in a lane that was open."""
+    (post_id,) = await queue.add(timedelta(seconds=-1))
+    await queue.claim_all()
+    await queue.store.record_handed([post_id])
+    await queue.run("UPDATE lanes SET state = 'recovering', recovers_at = clock_timestamp()")
+    sent_back = an_outcome(post_id=post_id, result="held", hold_id="h-1")
+    async with queue.engine.begin() as other:  # Another scheduler, in the middle of the recovery.
+        (lane,) = await other.execute(text(lane_store._RECOVERING), {"count": 1})
+        kept = {"lane": lane.lane_id, "now": lane.now, "since": lane.recovers_at, "count": 9}
+        assert list(await other.execute(text(lane_store._KEPT_BACK), kept)) == []
+        answer = asyncio.create_task(queue.store.record_outcomes([sent_back]))
+        while not answer.done() and not await waits_for_a_lock(queue):  # noqa: ASYNC110  # PostgreSQL rings no bell.
+            await asyncio.sleep(0.02)
+        await other.execute(text(lane_store._OPEN), {"lanes": [lane.lane_id]})
+    await answer
+    async with queue.engine.connect() as connection:
+        state = (await connection.execute(text("SELECT state FROM lanes"))).scalar_one()
+    assert (await queue.state(post_id), state) == ("held", "recovering")
+
+
+async def waits_for_a_lock(queue: Queue) -> bool:
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%FOR UPDATE%'"
+    async with queue.engine.connect() as connection:
+        return bool((await connection.execute(text(waiting))).scalar_one())
