@@ -86,10 +86,27 @@ class History:
     faults: list[Fault] = field(default_factory=list)
     restarts: dict[str, int] = field(default_factory=dict)
     ledger_says: str = ""  # What `interlock audit verify` says of the same sends.
+    begun_s: dict[str, float] = field(default_factory=dict)  # By the ledger, of what arrived late.
 
     def verdict(self) -> Verdict:
         """Let the judge decide."""
         return judge(self.disruptions, self.offers, self.arrivals, self.outcomes, lease_s=LEASE_S)
+
+    def sent_late(self) -> list[str]:
+        """Return what began to go out too late; what began in time and was long on its way is not."""
+        return [
+            late.offer
+            for late in self.verdict().late
+            for one in self.disruptions
+            if one.name == late.disruption
+            and self.begun_s.get(late.offer, float("inf")) > one.acknowledged_s + LEASE_S
+        ]
+
+    @property
+    def promise_held(self) -> bool:
+        verdict = self.verdict()
+        verdict.late = [one for one in verdict.late if one.offer in self.sent_late()]
+        return verdict.holds
 
     def stalls(self) -> dict[str, list[float]]:
         """Return, by kind of fault, how long after its end the next calm offer arrived, in seconds."""
@@ -129,6 +146,7 @@ class Campaign:
             tending.result()
             self._ask_the_ledger()
             self._read_arrivals()
+            self._read_begins()
         return self.history
 
     def _play(self, minutes: float) -> None:
@@ -368,6 +386,15 @@ class Campaign:
                     return
                 self.history.outcomes |= {p["post_id"]: p["state"] for p in page["posts"]}
                 cursor = page["next"]
+
+    def _read_begins(self) -> None:
+        """Read of what arrived late when its send began: a busy network may have had it for long."""
+        wall_s = time.time() - time.monotonic()
+        with self.system.client("publisher", "viewer") as client:
+            for late in self.history.verdict().late:
+                row = client.get(f"/v1/ledger/{late.offer}").raise_for_status().json()
+                begun = datetime.fromisoformat(row["begun_at"]).timestamp() - wall_s
+                self.history.begun_s[late.offer] = begun
 
     def _slow_at(self, at_s: float) -> float:
         return SLOW_S if any(begin <= at_s <= end for begin, end in self._slow_times) else 0.0

@@ -21,4 +21,4 @@ def test_the_promise_holds_while_processes_are_killed_and_stopped(
         monkeypatch.delenv(name, raising=False)
     history = Campaign(tmp_path, seed=SEED, say=lambda _: None).run(MINUTES)
     assert history.faults, "nothing went wrong"
-    assert history.verdict().holds, "\n".join(report(history, minutes=MINUTES, seed=SEED))
+    assert history.promise_held, "\n".join(report(history, minutes=MINUTES, seed=SEED))
