@@ -15,7 +15,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tests.faults.campaign import Campaign, History
+from tests.faults.campaign import Campaign
+from tests.faults.seen import History
 
 EVIDENCE = Path(__file__).parents[2] / "docs" / "evidence"
 SHOWN = 10

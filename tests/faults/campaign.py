@@ -18,7 +18,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -30,9 +29,9 @@ from kafka.errors import KafkaError
 
 from ops.embedded.system import System
 from ops.policies import DEFAULT, read_policy
-from tests.faults.history import Arrival, Disruption, Scope, Verdict, judge
+from tests.faults.history import Arrival, Disruption
+from tests.faults.seen import CALM, Fault, History
 
-LEASE_S: Final = 0.25
 ACCOUNTS: Final = tuple(f"social-{number}" for number in range(4))
 COPIES: Final = {"detector": 2, "publisher": 3, "scheduler": 2}
 RACERS_S: Final = (
@@ -60,63 +59,9 @@ PAUSES_S: Final = (
     12.0,
 )  # Longer than the lease, the session, a fence's 10 s.
 SETTLE_S: Final = 240.0
-CALM: Final = ("calm", "none")
 LINE: Final = "coast"
 SLOW_S: Final = 0.3
 SERVER_ERROR: Final = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One fault that was done, and when it ended."""
-
-    what: str
-    begun_s: float
-    ended_s: float
-
-
-@dataclass(slots=True)
-class History:
-    """All that was seen from outside."""
-
-    disruptions: list[Disruption] = field(default_factory=list)
-    offers: dict[str, Scope] = field(default_factory=dict)
-    arrivals: list[Arrival] = field(default_factory=list)
-    outcomes: dict[str, str] = field(default_factory=dict)
-    faults: list[Fault] = field(default_factory=list)
-    restarts: dict[str, int] = field(default_factory=dict)
-    ledger_says: str = ""  # What `interlock audit verify` says of the same sends.
-    begun_s: dict[str, float] = field(default_factory=dict)  # By the ledger, of what arrived late.
-
-    def verdict(self) -> Verdict:
-        """Let the judge decide."""
-        return judge(self.disruptions, self.offers, self.arrivals, self.outcomes, lease_s=LEASE_S)
-
-    def sent_late(self) -> list[str]:
-        """Return what began to go out too late; what began in time and was long on its way is not."""
-        return [
-            late.offer
-            for late in self.verdict().late
-            for one in self.disruptions
-            if one.name == late.disruption
-            and self.begun_s.get(late.offer, float("inf")) > one.acknowledged_s + LEASE_S
-        ]
-
-    @property
-    def promise_held(self) -> bool:
-        verdict = self.verdict()
-        verdict.late = [one for one in verdict.late if one.offer in self.sent_late()]
-        return verdict.holds
-
-    def stalls(self) -> dict[str, list[float]]:
-        """Return, by kind of fault, how long after its end the next calm offer arrived, in seconds."""
-        calm = sorted(a.at_s for a in self.arrivals if self.offers.get(a.key) == CALM)
-        found: dict[str, list[float]] = {}
-        for fault in self.faults:
-            after = next((at for at in calm if at >= fault.ended_s), None)
-            if after is not None:
-                found.setdefault(fault.what, []).append(after - fault.ended_s)
-        return found
 
 
 class Campaign:

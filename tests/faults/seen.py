@@ -1,0 +1,64 @@
+"""What a campaign has seen, and what that means: for the report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from tests.faults.history import Arrival, Disruption, Scope, Verdict, judge
+
+LEASE_S: Final = 0.25
+CALM: Final = ("calm", "none")  # The scope of offers that nothing covers.
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault that was done, and when it ended."""
+
+    what: str
+    begun_s: float
+    ended_s: float
+
+
+@dataclass(slots=True)
+class History:
+    """All that was seen from outside."""
+
+    disruptions: list[Disruption] = field(default_factory=list)
+    offers: dict[str, Scope] = field(default_factory=dict)
+    arrivals: list[Arrival] = field(default_factory=list)
+    outcomes: dict[str, str] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
+    restarts: dict[str, int] = field(default_factory=dict)
+    ledger_says: str = ""  # What `interlock audit verify` says of the same sends.
+    begun_s: dict[str, float] = field(default_factory=dict)  # By the ledger, of what arrived late.
+
+    def verdict(self) -> Verdict:
+        """Let the judge decide."""
+        return judge(self.disruptions, self.offers, self.arrivals, self.outcomes, lease_s=LEASE_S)
+
+    def sent_late(self) -> list[str]:
+        """Return what began to go out too late; what began in time and was long on its way is not."""
+        return [
+            late.offer
+            for late in self.verdict().late
+            for one in self.disruptions
+            if one.name == late.disruption
+            and self.begun_s.get(late.offer, float("inf")) > one.acknowledged_s + LEASE_S
+        ]
+
+    @property
+    def promise_held(self) -> bool:
+        verdict = self.verdict()
+        verdict.late = [one for one in verdict.late if one.offer in self.sent_late()]
+        return verdict.holds
+
+    def stalls(self) -> dict[str, list[float]]:
+        """Return, by kind of fault, how long after its end the next calm offer arrived, in seconds."""
+        calm = sorted(a.at_s for a in self.arrivals if self.offers.get(a.key) == CALM)
+        found: dict[str, list[float]] = {}
+        for fault in self.faults:
+            after = next((at for at in calm if at >= fault.ended_s), None)
+            if after is not None:
+                found.setdefault(fault.what, []).append(after - fault.ended_s)
+        return found
