@@ -13,8 +13,11 @@ from tests.simulation.mutants import MUTANTS
 
 ROOT = Path(__file__).parents[2]
 SCHEDULES = 200
-# By docs/mutants.md these take some hundred schedules each: `./run simulate --mutants` has the time.
-SLOW = {"snapshot_early", "gap_unseen", "stale_records", "left_retracting"}
+# By docs/mutants.md these take fifty to some hundred schedules: `./run simulate --mutants` has the time.
+SLOW = {
+    "snapshot_early", "gap_unseen", "stale_records", "left_retracting",
+    "echo_after_failed", "adopt_as_new", "blind_resend",
+}  # fmt: skip
 
 
 def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
