@@ -133,22 +133,27 @@ class TakeBack:
                 if isinstance(error, NotSent):
                     await self.paces.hear(entry.account, error.told)
                     after_s = error.retry_after_s
-                await asyncio.sleep(max(after_s, backoff_s(failures, chance=self.chance())))
+                await self._rest(entry, max(after_s, backoff_s(failures, chance=self.chance())))
             else:
                 await self.paces.hear(entry.account, done.told)
                 return "retracted", done.remains
         return "retraction_failed", f"{entry.account} did not answer {TRIES} times: {why}"
 
     async def _wait_for_rate(self, entry: Entry, channel: Channel) -> None:
-        """Wait for the account's turn; the ledger sees meanwhile that somebody is at it."""
         can = channel.capabilities
         wait_s = 1.0
         while wait_s:
-            await self.store.keep_retracting(entry.post_id)
             wait_s = await self.paces.wait_s(
                 entry.account, "retraction", has_rate=can.has_rate, bucket=can.delete_bucket
             )
-            await asyncio.sleep(min(wait_s, LONGEST_REST_S))
+            await self._rest(entry, wait_s)
+
+    async def _rest(self, entry: Entry, seconds: float) -> None:
+        """Rest; the ledger sees meanwhile that somebody is at it, however long a channel asks for."""
+        while seconds > 0:
+            await self.store.keep_retracting(entry.post_id)
+            await asyncio.sleep(min(seconds, LONGEST_REST_S))
+            seconds -= LONGEST_REST_S
 
     async def _retract(self, entry: Entry, hold_id: str | None) -> bool:
         state, detail = await self._ask(entry)

@@ -34,30 +34,14 @@ from tests.faults.seen import CALM, Fault, History
 
 ACCOUNTS: Final = tuple(f"social-{number}" for number in range(4))
 COPIES: Final = {"detector": 2, "publisher": 3, "scheduler": 2}
-RACERS_S: Final = (
-    0,
-    0,
-    0,
-    0,
-    0.1,
-    0.3,
-    0.5,
-    1,
-    2,
-    4,
-)  # When a race's offers are due, from its instant.
+# When a race's offers are due, from its instant.
+RACERS_S: Final = (0, 0, 0, 0, 0.1, 0.3, 0.5, 1, 2, 4)
 AHEAD_S: Final = 1.5  # So far ahead a race is queued.
 EVERY_S: Final = 0.7
 CALM_EVERY_S: Final = 0.25
 STANDS_S: Final = (2.0, 15.0)
-PAUSES_S: Final = (
-    0.01,
-    0.1,
-    0.3,
-    1.0,
-    4.0,
-    12.0,
-)  # Longer than the lease, the session, a fence's 10 s.
+# Up to longer than the lease, the session and a fence's 10 s.
+PAUSES_S: Final = (0.01, 0.1, 0.3, 1.0, 4.0, 12.0)
 SETTLE_S: Final = 240.0
 LINE: Final = "coast"
 SLOW_S: Final = 0.3
@@ -73,9 +57,8 @@ class Campaign:
         self.folder, self.luck, self.say = folder, random.Random(seed), say
         self.mutant = mutant  # Of the publishers: a campaign must be seen to find it.
         self.history = History()
-        self._slow_times: list[
-            tuple[float, float]
-        ] = []  # When the sandbox took SLOW_S for each post.
+        # When the sandbox took SLOW_S for each post.
+        self._slow_times: list[tuple[float, float]] = []
         self._ended, self._at_rest = threading.Event(), threading.Event()
 
     def run(self, minutes: float) -> History:
@@ -338,8 +321,9 @@ class Campaign:
         with self.system.client("publisher", "viewer") as client:
             for late in self.history.verdict().late:
                 row = client.get(f"/v1/ledger/{late.offer}").raise_for_status().json()
-                begun = datetime.fromisoformat(row["begun_at"]).timestamp() - wall_s
-                self.history.begun_s[late.offer] = begun
+                if row["begun_at"] is not None:  # Else nobody can say that it began in time.
+                    begun = datetime.fromisoformat(row["begun_at"]).timestamp() - wall_s
+                    self.history.begun_s[late.offer] = begun
 
     def _slow_at(self, at_s: float) -> float:
         return SLOW_S if any(begin <= at_s <= end for begin, end in self._slow_times) else 0.0

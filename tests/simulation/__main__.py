@@ -8,10 +8,12 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import subprocess
 import sys
 import time
+from collections.abc import MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
@@ -60,19 +62,31 @@ def _arguments() -> argparse.Namespace:
     return made.parse_args()
 
 
-def _quiet() -> None:
+def _set_up_logs(*, tells: bool) -> None:
     import logging
 
     import structlog
 
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL + 0))
-    structlog.configure(processors=[_drop])
+    structlog.configure(
+        processors=[_into_story],
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.INFO if tells else logging.CRITICAL
+        ),
+    )
     sys.unraisablehook = lambda _: None  # A killed process cleans nothing up.
 
 
-def _drop(*_: Any) -> Any:
+def _into_story(_: Any, __: str, said: MutableMapping[str, Any]) -> Any:
+    """Tell what a service logs in the evening's story; trace ids are random, and no part of it."""
     import structlog
 
+    from tests.simulation.loop import PROCESS, Loop
+
+    process, loop = PROCESS.get(), asyncio.get_running_loop()
+    if process is not None and isinstance(loop, Loop) and loop.tell is not None:
+        what = said.pop("event")
+        values = " ".join(f"{k}={str(v).splitlines()[0]}" for k, v in said.items() if k != "trace")
+        loop.tell(f"  {process.name}: {what} {values}")
     raise structlog.DropEvent
 
 
@@ -83,7 +97,7 @@ def _play(seed: int, *, without: frozenset[int] = frozenset()) -> Any:
 
 
 def _one(seed: int, *, trace: bool) -> int:
-    _quiet()
+    _set_up_logs(tells=True)
     world = _play(seed)
     if world.broken:
         world = _shrunk(world)
@@ -106,7 +120,7 @@ def _shrunk(world: Any) -> Any:
 
 
 def _many(wanted: argparse.Namespace) -> int:
-    _quiet()
+    _set_up_logs(tells=False)
     begin = time.monotonic()
     seeds = (
         count(wanted.first)

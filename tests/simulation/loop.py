@@ -93,6 +93,7 @@ class Loop(asyncio.BaseEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self.now_s, self.is_ending = 0.0, False
+        self.tell: Callable[[str], None] | None = None  # Where what a service logs is told.
         self._selector = _Selector(self)
         self._clock_resolution = 1e-9
         self.set_exception_handler(lambda *_: None)  # Whoever was killed cleans nothing up.

@@ -35,6 +35,7 @@ def test_the_promise_holds_in_some_hundred_evenings() -> None:
 def test_a_seed_replays_exactly() -> None:
     first, second = (simulate("--seed", "7", "--trace").stdout for _ in range(2))
     assert "faults end" in first
+    assert "detector-1: folded" in first, "the services' own logs are part of the story"
     assert first == second
 
 

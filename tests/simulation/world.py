@@ -58,6 +58,7 @@ class World:
         self.broken: list[str] = []
         self.is_over, self.written = False, 0
         self.story: list[str] = []
+        self.loop.tell = self.say
         counts = {topic.name: topic.partitions for topic in TOPICS} | {
             DUE.name: 4,
             OUTCOMES.name: 4,
@@ -75,9 +76,8 @@ class World:
         self.plant = Plant(self)
         self.misfortune = Misfortune(self, without=without)
         self.offers: dict[str, Known] = {}
-        self.stands: dict[
-            tuple[str, str], dict[str, float]
-        ] = {}  # Scope to id to when acknowledged.
+        # Scope to id to when acknowledged.
+        self.stands: dict[tuple[str, str], dict[str, float]] = {}
         self.updates: set[str] = set()
         self.harness = Process("world")
 
@@ -102,9 +102,8 @@ class World:
         self.say(f"outcome of {outcome.post_id}: {outcome.result} {outcome.reason}")
         known.results.append(outcome.result)
         if outcome.result == "held" and outcome.attempt == known.attempt:
-            known.attempt += (
-                1  # As the scheduler does when the hold has ended; here a little later.
-            )
+            # As the scheduler does when the hold has ended; here a little later.
+            known.attempt += 1
             again = DuePost(post=known.post, attempt=known.attempt)
             wait_s = self.chance.uniform(0.5, 2)
             self.loop.outside(wait_s, lambda: self.spawn(self._write(DUE.name, again)))
