@@ -75,7 +75,7 @@ HOLDS = Topic(
     partitions=1,
     records=(HoldOpened, HoldReleased, FencePassed),
     writers=("detector",),
-    readers=("publisher", "scheduler", "detector"),
+    readers=("publisher", "scheduler", "detector", "people"),  # `interlock audit verify`.
     config=_COMPACTED,
 )
 INCIDENTS = Topic(

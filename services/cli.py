@@ -21,11 +21,11 @@ from services.commands.labels import labels
 from services.commands.policy import policy
 from services.commands.posts import posts
 from services.commands.rehearse import rehearse
+from services.commands.topics import topics
 
 SWITCH_S = 0.0005  # A thread that renders a page lets go of the interpreter ten times as often.
 COLLECT = (20_000, 20, 20)  # A tenth of the time of a busy service went into looking for cycles.
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
-topics = typer.Typer(no_args_is_help=True, help="Create, check and document the topics.")
 keys = typer.Typer(no_args_is_help=True, help="API keys: the file that every service reads.")
 app.add_typer(topics, name="topics")
 app.add_typer(keys, name="keys")
@@ -43,9 +43,6 @@ DOWN_S = 60
 
 DataFolder = Annotated[
     Path, typer.Option("--data", envvar="INTERLOCK_DATA", help="the folder that holds everything")
-]
-Servers = Annotated[
-    str, typer.Option("--kafka", envvar="INTERLOCK_KAFKA", help="Kafka's bootstrap servers")
 ]
 KeysFile = Annotated[Path, typer.Option("--file", envvar="INTERLOCK_KEYS", help="the keys file")]
 HERE = Path(".interlock")
@@ -208,50 +205,6 @@ def demo(
         raise typer.Exit(play(data, keep=keep))
     except CannotStart as error:
         fail(str(error))
-
-
-@topics.command("create")
-def create(
-    kafka: Servers = "127.0.0.1:9092",
-    replicas: Annotated[int, typer.Option(help="3 in production")] = 3,
-    dry_run: Annotated[bool, typer.Option(help="say what would be done")] = False,
-) -> None:
-    """Create the topics that are missing, as the registry has them."""
-    from schemas.topics import TOPICS
-    from services.kit.broker import create_topics, topic_differences
-
-    if dry_run:
-        print("\n".join(topic_differences(kafka, TOPICS)) or "nothing to do")
-        return
-    made = create_topics(kafka, TOPICS, replicas=replicas)
-    print("\n".join(f"created {name}" for name in made) or "all topics were there")
-    check(kafka)
-
-
-@topics.command("check")
-def check(kafka: Servers = "127.0.0.1:9092") -> None:
-    """Compare the cluster's topics with the registry; exits 1 when they differ."""
-    from schemas.topics import TOPICS
-    from services.kit.broker import topic_differences
-
-    if wrong := topic_differences(kafka, TOPICS):
-        fail("\n".join(wrong))
-    print(f"{len(TOPICS)} topics are as they must be")
-
-
-@topics.command("docs")
-def docs(
-    check_only: Annotated[
-        bool, typer.Option("--check", help="only say whether they are stale")
-    ] = False,
-) -> None:
-    """Write the JSON Schemas and the AsyncAPI document beside the models."""
-    from schemas.generate import stale, write_all
-
-    if not check_only:
-        print("\n".join(f"wrote {path}" for path in write_all()))
-    elif wrong := stale():
-        fail("stale: " + ", ".join(str(p) for p in wrong) + ". Run `interlock topics docs`")
 
 
 @keys.command("add")

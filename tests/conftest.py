@@ -33,13 +33,13 @@ def system(test_engines: Engines, tmp_path_factory: pytest.TempPathFactory) -> I
     folder = tmp_path_factory.mktemp("system")
     with System(folder, progress=lambda _: None, replicas=1) as running:
         with running.client("detector", "admin") as admin:
-            admin.put("/v1/policy", json=_at_once(DEFAULT)).raise_for_status()
+            admin.put("/v1/policy", json=at_once()).raise_for_status()
         yield running
 
 
-def _at_once(path: Path) -> dict[str, Any]:
+def at_once() -> dict[str, Any]:
     """Return a policy that waits for nothing: no quiet period, no gap between updates."""
-    policy = read_policy(path)
+    policy = read_policy(DEFAULT)
     rules = [rule.model_copy(update={"quiet_s": 0, "update_gap_s": 0}) for rule in policy.rules]
     return policy.model_copy(update={"rules": tuple(rules)}).model_dump(mode="json")
 

@@ -80,6 +80,7 @@ def containers() -> Iterator[Engines]:
 
     from ops.embedded.kafka import answers
     from ops.embedded.process import free_port
+    from services.kit.cluster import Cluster
 
     port = free_port()
     kafka = (
@@ -106,7 +107,7 @@ def containers() -> Iterator[Engines]:
         .waiting_for(LogMessageWaitStrategy("database system is ready to accept connections"))
     )
     with kafka, postgres:
-        _wait(lambda: answers(f"127.0.0.1:{port}"))
+        _wait(lambda: answers(Cluster(f"127.0.0.1:{port}")))
         at = postgres.get_exposed_port(5432)
         database = f"postgresql://postgres:tests@127.0.0.1:{at}/postgres"
         yield Engines("containers", f"127.0.0.1:{port}", database)

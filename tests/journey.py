@@ -53,7 +53,7 @@ class Journey:
         self.approver = enter(self.system.client("scheduler", "approver"))
         self.publisher = enter(self.system.client("publisher", "viewer"))
         self.sandbox = enter(httpx.Client(base_url=self.system.address("sandbox"), timeout=30))
-        self._producer: Any = KafkaProducer(bootstrap_servers=self.system.kafka, acks="all")
+        self._producer: Any = KafkaProducer(**self.system.cluster.options(), acks="all")
         self._stack.callback(self._producer.close)
         self._seen_before = len(self._record())
         return self
@@ -206,7 +206,7 @@ class Journey:
         """Read a topic from its beginning to its end."""
         consumer: Any = KafkaConsumer(
             topic,
-            bootstrap_servers=self.system.kafka,
+            **self.system.cluster.options(),
             auto_offset_reset="earliest",
             consumer_timeout_ms=1_500,
         )

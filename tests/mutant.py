@@ -20,6 +20,7 @@ from services.detector import store as detector_store
 from services.detector import stream as detector_stream
 from services.detector.state import State, Turn
 from services.detector.store import Restored
+from services.kit.cluster import Cluster
 from services.publisher import stream as publisher_stream
 from services.publisher.channels import mastodon
 from services.publisher.gate import Cleared, Held, Verdict, judge
@@ -94,8 +95,8 @@ def forgetful() -> None:
     """State off: a detector goes on where another was, and knows nothing of what was before."""
     read = detector_store.read_snapshots
 
-    async def without_state(servers: str, partitions: set[int]) -> dict[int, Restored]:
-        found = await read(servers, partitions)
+    async def without_state(cluster: Cluster, partitions: set[int]) -> dict[int, Restored]:
+        found = await read(cluster, partitions)
         return {p: Restored(State(policy=r.state.policy), r.offset) for p, r in found.items()}
 
     put(detector_stream, "read_snapshots", without_state)

@@ -340,7 +340,7 @@ class Evening:
         """Let the ledger speak for itself, as `interlock audit verify` does."""
         begin = datetime.now(UTC) - timedelta(hours=1)
         rule = Rule(lease=timedelta(seconds=LEASE_S))
-        spans = audit.read_holds(self.system.kafka)
+        spans = audit.read_holds(self.system.cluster)
         now = datetime.now(UTC)
         counts, wrong = asyncio.run(audit.check(self.system.database, begin, now, spans, rule))
         audit.show(counts, wrong, begin=begin, holds=len(spans))

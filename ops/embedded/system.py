@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 import httpx
-import yaml
 
 from ops.embedded import kafka, postgres
-from ops.embedded.keys import add_key
+from ops.embedded.files import development_keys, make_accounts, make_labels, make_sources
 from ops.embedded.process import (
     CannotStart,
     Child,
@@ -32,10 +31,10 @@ from ops.embedded.process import (
 )
 from schemas.topics import TOPICS
 from services.kit.broker import create_topics, topic_differences
-from services.kit.web import ROLES
+from services.kit.cluster import Cluster
+from services.kit.settings import Settings
 
 LAYOUT: Final = f"1 kafka-{kafka.VERSION} postgres-{postgres.MAJOR}"
-LABELS: Final = Path(__file__).parents[1] / "labels.yaml"
 SERVICES: Final = ("detector", "publisher", "scheduler")
 READY_S: Final = 60
 LEFTOVER_S: Final = 20
@@ -56,12 +55,14 @@ class System:
         sandbox: bool = True,
         env: dict[str, str] | None = None,
         copies: dict[str, int] | None = None,
+        brokers: int = 1,
         replicas: int = 3,
     ) -> None:
         self.data, self.progress, self.with_sandbox = data.resolve(), progress, sandbox
         self.wanted_ports, self.extra_env = ports or {}, env or {}
         self.copies = copies or {}
-        self.replicas = replicas  # Of a Kafka that is not ours; ours is one broker.
+        self.brokers = [f"kafka-{number + 1}" if number else "kafka" for number in range(brokers)]
+        self.replicas = replicas  # Of a Kafka that is not ours; ours has one on each broker.
         self.launch: dict[str, list[str]] = {}  # Other commands for services: tests break them.
         self.children: dict[str, Child] = {}
         self.restarts: dict[str, int] = {}
@@ -112,7 +113,8 @@ class System:
 
     def _choose_ports(self) -> None:
         before = read_state(self.data).get("ports", {})
-        names = ["kafka", "controller", "postgres", "sandbox", *self._service_names()]
+        controllers = [_controller(name) for name in self.brokers]
+        names = [*self.brokers, *controllers, "postgres", "sandbox", *self._service_names()]
         for name in names:
             if wanted := self.wanted_ports.get(name):
                 must_be_free(wanted, what=name)
@@ -130,24 +132,39 @@ class System:
             self.database = postgres.address(self.ports["postgres"])
         if not self.kafka:
             self.progress("starting Kafka")
-            self.children["kafka"] = kafka.start(
-                self.data / "kafka",
-                port=self.ports["kafka"],
-                controller_port=self.ports["controller"],
-                log=logs / "kafka.log",
-                progress=self.progress,
-            )
-            self.kafka = f"127.0.0.1:{self.ports['kafka']}"
+            for name in self.brokers:
+                self._start_broker(name)
+            self.kafka = ",".join(f"127.0.0.1:{self.ports[name]}" for name in self.brokers)
         if "postgres" in self.children:
             postgres.wait_ready(self.children["postgres"], port=self.ports["postgres"])
-        if "kafka" in self.children:
-            kafka.wait_ready(self.children["kafka"], port=self.ports["kafka"])
-        elif not kafka.answers(self.kafka):
+        for name in [name for name in self.brokers if name in self.children]:
+            kafka.wait_ready(self.children[name], port=self.ports[name])
+        if "kafka" not in self.children and not kafka.answers(self.cluster):
             raise CannotStart(f"no Kafka answers at {self.kafka}: check INTERLOCK_KAFKA")
 
+    def _start_broker(self, name: str) -> None:
+        nodes = [
+            kafka.Node(number, self.ports[one], self.ports[_controller(one)])
+            for number, one in enumerate(self.brokers, start=1)
+        ]
+        self.children[name] = kafka.start(
+            self.data / name,
+            nodes[self.brokers.index(name)],
+            nodes,
+            log=self.data / "logs" / f"{name}.log",
+            progress=self.progress,
+        )
+
+    @property
+    def cluster(self) -> Cluster:
+        """Return Kafka as this process reaches it."""
+        return Settings(kafka=self.kafka).cluster
+
     def _make_topics(self) -> None:
-        create_topics(self.kafka, TOPICS, replicas=1 if "kafka" in self.children else self.replicas)
-        if wrong := topic_differences(self.kafka, TOPICS):
+        ours = "kafka" in self.children
+        replicas = len(self.brokers) if ours else self.replicas
+        create_topics(self.cluster, TOPICS, replicas=replicas)
+        if wrong := topic_differences(self.cluster, TOPICS):
             raise CannotStart("the topics are not as they must be: " + "; ".join(wrong))
 
     def _spawn_service(self, name: str) -> None:
@@ -222,14 +239,8 @@ class System:
             self.children[name] = postgres.start(
                 self.data / name, port=self.ports[name], log=logs / "postgres.log"
             )
-        elif name == "kafka":
-            self.children[name] = kafka.start(
-                self.data / name,
-                port=self.ports[name],
-                controller_port=self.ports["controller"],
-                log=logs / "kafka.log",
-                progress=self.progress,
-            )
+        elif name in self.brokers:
+            self._start_broker(name)
         elif name == "sandbox":
             self._spawn(name, [sys.executable, "-m", "ops.sandbox.server"])
         else:
@@ -238,14 +249,16 @@ class System:
     def stop(self) -> None:
         """Stop services, then PostgreSQL and Kafka."""
         self.stopping = True
-        first = [c for n, c in self.children.items() if n not in ("kafka", "postgres")]
+        engines = {"postgres": signal.SIGINT} | dict.fromkeys(self.brokers, signal.SIGTERM)
+        first = [c for n, c in self.children.items() if n not in engines]
         for child in first:
             child.tell(signal.SIGTERM)
         for child in first:
             child.stop()
-        for name, number in (("postgres", signal.SIGINT), ("kafka", signal.SIGTERM)):
-            if name in self.children:
-                self.children[name].stop(number)
+        for name in [name for name in engines if name in self.children]:
+            self.children[name].tell(engines[name])
+        for name in [name for name in engines if name in self.children]:
+            self.children[name].stop(engines[name])
         state = read_state(self.data)
         state.pop("pid", None)
         _save(self.data, state | {"children": {}})
@@ -256,11 +269,17 @@ class System:
             "pid": os.getpid(),
             "ports": self.ports,
             "children": {name: child.pid for name, child in self.children.items()},
-            "addresses": {n: a for n, a in addresses.items() if n not in ("kafka", "postgres")},
+            "addresses": {
+                n: a for n, a in addresses.items() if not n.startswith(("kafka", "postgres"))
+            },
             "kafka": self.kafka,
             "database": self.database,
         }
         _save(self.data, state)
+
+
+def _controller(broker: str) -> str:
+    return broker.replace("kafka", "controller")
 
 
 @contextlib.contextmanager
@@ -298,65 +317,6 @@ def read_state(data: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found
-
-
-def development_keys(data: Path) -> dict[str, str]:
-    """Return a key per role and one with all, made once; they work from loopback only."""
-    path = data / "development-keys.json"
-    if path.exists():
-        kept: dict[str, str] = json.loads(path.read_text())
-        return kept
-    file = data / "keys.json"
-    keys = {
-        role: add_key(file, name=f"dev-{role}", roles=(role,), development=True) for role in ROLES
-    }
-    with open(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600), "w") as out:  # noqa: PTH123
-        json.dump(keys, out, indent=2)
-    return keys
-
-
-MARK: Final = "# Written by `interlock up` at each start; remove this line to make it yours.\n"
-
-
-def make_accounts(data: Path, *, sandbox: str | None) -> None:
-    """Write a file of channel accounts to begin with, unless there is one that a person made."""
-    accounts: dict[str, Any] = {"web": {"channel": "feed", "updates": "{}"}}
-    if sandbox is not None:
-        for language in ("en", "fr"):
-            accounts[f"social-{language}"] = {
-                "channel": "mastodon",
-                "url": sandbox,
-                "token": f"northlink-{language}",
-                "updates": "{}",
-                "languages": [language],
-            }
-        accounts["partner"] = {
-            "channel": "webhook",
-            "url": f"{sandbox}/hooks/partner",
-            "secret": "sandbox-secret-of-no-value",
-            "updates": "{}",
-            "languages": ["en"],
-        }
-    _write_ours(data / "accounts.yaml", {"accounts": accounts})
-
-
-def make_sources(data: Path) -> None:
-    """Write a file of operations systems to begin with, unless there is one that a person made."""
-    formats = ("alertmanager", "cap", "gtfs-realtime", "pagerduty", "siri-sx", "statuspage")
-    sources = {name: {"format": name, "network": "northlink"} for name in formats}
-    _write_ours(data / "sources.yaml", {"sources": sources})
-
-
-def make_labels(data: Path) -> None:
-    """Copy the labels to begin with, unless there is a file that a person changed."""
-    _write_ours(data / "labels.yaml", yaml.safe_load(LABELS.read_text()))
-
-
-def _write_ours(path: Path, content: dict[str, Any]) -> None:
-    if path.exists() and not path.read_text().startswith(MARK):
-        return
-    path.write_text(MARK + yaml.safe_dump(content, sort_keys=False))
-    path.chmod(0o600)
 
 
 def _check_layout(data: Path) -> None:

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from services.commands.ending import fail
+from services.commands.reaching import LOCAL, Servers, cluster_at
 
 if TYPE_CHECKING:
+    from services.kit.cluster import Cluster
     from services.publisher.proof import Rule, Span, Verdict
 
 audit = typer.Typer(no_args_is_help=True, help="Prove the promise from what was written down.")
@@ -25,9 +27,7 @@ SHOWN: Final = 20
 @audit.command("verify")
 def verify(
     since: Annotated[str, typer.Option(help="how far back: 30m, 24h, 7d")] = "24h",
-    kafka: Annotated[
-        str, typer.Option("--kafka", envvar="INTERLOCK_KAFKA", help="Kafka's bootstrap servers")
-    ] = "127.0.0.1:9092",
+    kafka: Servers = LOCAL,
     database: Annotated[
         str, typer.Option("--database", envvar="INTERLOCK_DATABASE", help="the publisher's")
     ] = "",
@@ -46,21 +46,21 @@ def verify(
         fail("--database or INTERLOCK_DATABASE: an address such as postgresql://user@host/name")
     rule = Rule(lease=timedelta(milliseconds=lease_ms), skew=timedelta(milliseconds=skew_ms))
     begin = datetime.now(UTC) - _period(since)
-    spans = read_holds(kafka)
+    spans = read_holds(cluster_at(kafka))
     counts, wrong = asyncio.run(check(database, begin, datetime.now(UTC), spans, rule))
     show(counts, wrong, begin=begin, holds=len(spans))
     if any(counts[verdict] for verdict in BROKEN):
         fail("the promise did not hold, or the ledger cannot prove that it did: see above")
 
 
-def read_holds(servers: str) -> list[Span]:
+def read_holds(cluster: Cluster) -> list[Span]:
     """Return every hold of the log, opened and released."""
     from kafka import KafkaConsumer, TopicPartition
 
     from schemas.holds import HoldOpened, HoldReleased
     from schemas.topics import HOLDS
 
-    consumer = KafkaConsumer(bootstrap_servers=servers, auto_offset_reset="earliest")
+    consumer = KafkaConsumer(**cluster.options(), auto_offset_reset="earliest")
     where = TopicPartition(HOLDS.name, 0)
     consumer.assign([where])
     end = consumer.end_offsets([where])[where]

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from services.commands.ending import fail
+from services.commands.reaching import LOCAL, Servers, cluster_at
 
 events = typer.Typer(no_args_is_help=True, help="Send events from files, and look what they say.")
 
@@ -33,9 +34,7 @@ def send(
     sources: SourcesFile = None,
     kind: Format = "",
     network: Network = "",
-    kafka: Annotated[
-        str, typer.Option("--kafka", envvar="INTERLOCK_KAFKA", help="Kafka's bootstrap servers")
-    ] = "127.0.0.1:9092",
+    kafka: Servers = LOCAL,
     dry_run: Annotated[bool, typer.Option(help="only say what would be sent")] = False,
 ) -> None:
     """Write what files say into the log; each event is acknowledged before the next file is read.
@@ -149,7 +148,7 @@ def _producer(servers: str) -> Any:
     from kafka.errors import KafkaError
 
     try:
-        return KafkaProducer(bootstrap_servers=servers.split(","), acks="all")
+        return KafkaProducer(**cluster_at(servers).options(), acks="all")
     except KafkaError as error:
         fail(f"--kafka {servers}: {error}")
 

@@ -34,10 +34,10 @@ def new_service(_: Settings) -> FastAPI:
     sources = read_file(settings.sources, Sources).sources
     vocabulary = Watched(settings.labels, Vocabulary)
     registry = telemetry.new_registry(version=VERSION)
-    broker = kafka.new_broker(settings.kafka, client_id="interlock-detector")
+    broker = kafka.new_broker(settings.cluster, client_id="interlock-detector")
     stream = Stream(
         broker,
-        servers=settings.kafka,
+        cluster=settings.cluster,
         instance=settings.instance,
         clock=telemetry.Clock(),
         registry=registry,
@@ -48,8 +48,8 @@ def new_service(_: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await kafka.must_match(settings.kafka, TOPICS)
-        async with broker:
+        await kafka.must_match(settings.cluster, TOPICS)
+        async with kafka.connected(broker):
             await broker.start()
             async with kafka.background(
                 telemetry.crash, stream.keep_snapshots(), stream.keep_time(), *pollers.loops()

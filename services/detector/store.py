@@ -15,8 +15,10 @@ from schemas.snapshots import Snapshot
 from schemas.topics import SNAPSHOTS, key_of
 from services.detector.state import State, dump, load
 from services.kit import broker as kafka
+from services.kit.cluster import Cluster
 
 READ_RECORDS = 100
+GOODBYE_S = 0.1
 SOURCE = "/detector"
 
 
@@ -50,14 +52,14 @@ def _value(snapshot: Snapshot, state: State) -> bytes:
     return envelope.write_value(snapshot.model_copy(update={"state": dump(state)}))
 
 
-async def read_snapshots(servers: str, partitions: set[int]) -> dict[int, Restored]:
+async def read_snapshots(cluster: Cluster, partitions: set[int]) -> dict[int, Restored]:
     """Return the newest snapshot of each partition that has one.
 
     Newest is the one at the highest offset: a detector that was paused may write an older one late.
     A snapshot that cannot be read raises: to begin without the state would be to forget holds.
     """
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=servers,
+        **cluster.options(),
         group_id=None,
         auto_offset_reset="earliest",
         enable_auto_commit=False,
@@ -77,7 +79,8 @@ async def read_snapshots(servers: str, partitions: set[int]) -> dict[int, Restor
                 if known is None or snapshot.offset >= known.offset:
                     newest[snapshot.partition] = snapshot
     finally:
-        await consumer.stop()
+        # Nobody is served until we are through, and by its heartbeats the group waits for us.
+        await kafka.leave(consumer.stop(), patience_s=GOODBYE_S)
     return {p: _restored(newest[p]) for p in sorted(partitions & newest.keys())}
 
 

@@ -43,6 +43,7 @@ from services.detector.outbox import Outbox
 from services.detector.state import Entry, State, Step, deadlines_of
 from services.detector.store import SOURCE, read_snapshots, write_snapshot
 from services.kit import broker as kafka
+from services.kit.cluster import Cluster
 from services.kit.telemetry import Clock, trace_id
 
 GROUP = "detector"
@@ -70,13 +71,13 @@ class Stream:
         self,
         broker: KafkaBroker,
         *,
-        servers: str,
+        cluster: Cluster,
         instance: str,
         clock: Clock,
         registry: CollectorRegistry,
         crash: kafka.Crash,
     ) -> None:
-        self.broker, self.servers, self.clock, self.crash = broker, servers, clock, crash
+        self.broker, self.cluster, self.clock, self.crash = broker, cluster, clock, crash
         self.partitions: dict[int, Partition] = {}
         self.holds = OpenHolds()
         self.incidents: dict[str, Incident] = {}
@@ -181,7 +182,7 @@ class Stream:
         if not partitions:
             return
         consumer = self.disruptions.consumer
-        snapshots = await read_snapshots(self.servers, partitions)
+        snapshots = await read_snapshots(self.cluster, partitions)
         starts = await consumer.beginning_offsets(
             [TopicPartition(DISRUPTIONS.name, p) for p in partitions]
         )

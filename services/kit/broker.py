@@ -8,6 +8,7 @@ over a record, and the log is there to be read again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import (
     AsyncIterator,
@@ -28,11 +29,15 @@ from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.errors import KafkaError
+
+from services.kit.cluster import Cluster
 
 BATCH_RECORDS: Final = 500
 SESSION_MS: Final = 6_000  # The broker's least: a killed member's partitions move on after it.
 HEARTBEAT_MS: Final = 1_000
 REQUEST_MS: Final = 30_000
+FIRST_ANSWER_MS: Final = 10_000
 RETRY_MS: Final = 50
 LONGEST_HANDLING_MS: Final = 300_000
 FETCH_WAIT_MS: Final = 500  # Only how long an idle fetch may hang; data answers it at once.
@@ -41,6 +46,7 @@ BUSY_WAIT_MS: Final = 25  # aiokafka asks a broker for one thing at a time: whil
 PARTITION_BYTES: Final = 4 * 1_048_576  # A few thousand records: fewer such moments in a backlog.
 VIEW_WAIT_MS: Final = 100  # A view may be this late, and leaves the cores to who must be quick.
 VIEW_BYTES: Final = 1_048_576
+GOODBYE_S: Final = 3.0
 REQUEST_BYTES: Final = 8 * 1_048_576
 
 Record: TypeAlias = ConsumerRecord[Any, Any]
@@ -48,11 +54,12 @@ Handler = Callable[[Sequence[Record]], Awaitable[None]]
 Crash = Callable[[str, BaseException | None], None]
 
 
-def new_broker(servers: str, *, client_id: str) -> KafkaBroker:
+def new_broker(cluster: Cluster, *, client_id: str) -> KafkaBroker:
     """Return a broker with one idempotent producer that waits for all replicas."""
     return KafkaBroker(
-        servers.split(","),
+        cluster.servers.split(","),
         client_id=client_id,
+        security=cluster.security,
         acks="all",  # An acknowledgement is a promise to the emitter.
         enable_idempotence=True,  # Keeps the order of what is in flight, and each record once.
         linger_ms=0,  # Latency is the product.
@@ -64,6 +71,23 @@ def new_broker(servers: str, *, client_id: str) -> KafkaBroker:
         apply_types=False,  # Injection runs parts of a handler in threads: a third of the latency.
         graceful_timeout=5.0,
     )
+
+
+@asynccontextmanager
+async def connected(broker: KafkaBroker) -> AsyncIterator[None]:
+    """Connect; at the end stop every subscriber, and the producer when it has sent all."""
+    await broker.connect()
+    try:
+        yield
+    finally:
+        await leave(broker.stop(), patience_s=GOODBYE_S)
+
+
+async def leave(goodbye: Awaitable[None], *, patience_s: float) -> None:
+    """Stop a client without waiting for ever: uvloop waits up to 30 s for the other end of TLS."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(patience_s):
+            await goodbye
 
 
 def subscribe(
@@ -221,9 +245,9 @@ class TopicSpec(Protocol):
     def config(self) -> dict[str, str]: ...
 
 
-def create_topics(servers: str, topics: Iterable[TopicSpec], *, replicas: int) -> list[str]:
+def create_topics(cluster: Cluster, topics: Iterable[TopicSpec], *, replicas: int) -> list[str]:
     """Create the topics that are not there; returns their names. Blocks."""
-    with closing(_admin(servers)) as admin:
+    with closing(new_admin(cluster)) as admin:
         there = set(admin.list_topics())
         missing = [topic for topic in topics if topic.name not in there]
         options = {
@@ -241,29 +265,42 @@ def create_topics(servers: str, topics: Iterable[TopicSpec], *, replicas: int) -
         return [topic.name for topic in missing]
 
 
-def topic_differences(servers: str, topics: Iterable[TopicSpec]) -> list[str]:
+def topic_differences(cluster: Cluster, topics: Iterable[TopicSpec]) -> list[str]:
     """Return, in words, where the cluster's topics are not as they must be. Blocks."""
     wanted = list(topics)
-    with closing(_admin(servers)) as admin:
+    with closing(new_admin(cluster)) as admin:
         there = {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics()}
         found = [topic for topic in wanted if topic.name in there]
         resources = [ConfigResource(ConfigResourceType.TOPIC, topic.name) for topic in found]
         answer = admin.describe_configs(resources, config_filter="all") if resources else {}
         configs = {name: values for kind in answer.values() for name, values in kind.items()}
-    wrong = [f"{topic.name} is missing" for topic in wanted if topic.name not in there]
+    wrong = [
+        f"{topic.name} is missing, or this user may not see it"
+        for topic in wanted
+        if topic.name not in there
+    ]
     for topic in found:
         if there[topic.name] != topic.partitions:
             wrong.append(f"{topic.name} has {there[topic.name]} partitions, not {topic.partitions}")
+        if not (options := configs[topic.name]):
+            wrong.append(f"{topic.name}: this user may not see how it is set")
+            continue
         for option, value in topic.config.items():
-            is_now = configs[topic.name][option]["value"]
+            is_now = options[option]["value"]
             if is_now != value:
                 wrong.append(f"{topic.name}: {option} is {is_now}, not {value}")
     return wrong
 
 
-async def must_match(servers: str, topics: Iterable[TopicSpec]) -> None:
+async def must_match(cluster: Cluster, topics: Iterable[TopicSpec]) -> None:
     """Raise when the cluster's topics are not as they must be: then nothing is safe to start."""
-    wrong = await asyncio.to_thread(topic_differences, servers, list(topics))
+    try:
+        wrong = await asyncio.to_thread(topic_differences, cluster, list(topics))
+    except KafkaError as error:
+        raise RuntimeError(
+            f"Kafka at {cluster.servers} does not answer, or does not let us in as "
+            f"{cluster.user or 'nobody'}: {error}"
+        ) from None
     if wrong:
         raise RuntimeError(f"topics: {'; '.join(wrong)}. See `interlock topics check`.")
 
@@ -289,12 +326,18 @@ async def background(crash: Crash, *loops: Coroutine[Any, Any, Any]) -> AsyncIte
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _admin(servers: str) -> Any:
-    return KafkaAdminClient(bootstrap_servers=servers.split(","), request_timeout_ms=REQUEST_MS)
+def new_admin(cluster: Cluster, *, timeout_ms: int = REQUEST_MS) -> Any:
+    """Return kafka-python's admin client. Blocks."""
+    return KafkaAdminClient(
+        **cluster.options(),
+        request_timeout_ms=timeout_ms,
+        bootstrap_timeout_ms=min(timeout_ms, FIRST_ANSWER_MS),
+    )
 
 
 async def _as_it_came(message: Any) -> Any:
     return message
 
 
-logging.getLogger("aiokafka").setLevel(logging.ERROR)
+for client in ("aiokafka", "kafka"):
+    logging.getLogger(client).setLevel(logging.ERROR)

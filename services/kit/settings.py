@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Self, TypeVar
 
 import structlog
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from services.kit.cluster import Cluster, Mechanism
 
 M = TypeVar("M", bound=BaseModel)
 LOOK_S: Final = 1.0
@@ -21,6 +23,13 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="INTERLOCK_", extra="ignore", frozen=True)
 
     kafka: str = Field(default="127.0.0.1:9092", description="bootstrap servers, by commas")
+    kafka_tls: bool = Field(default=False, description="speak TLS; implied by the next two")
+    kafka_ca: Path | None = Field(default=None, description="PEM of authorities, not the system's")
+    kafka_certificate: Path | None = Field(default=None, description="our own, PEM: mutual TLS")
+    kafka_key: Path | None = Field(default=None, description="its key, where that has a file too")
+    kafka_user: str = Field(default="", description="who we are by SASL")
+    kafka_password_file: Path | None = Field(default=None, description="a file: read at the start")
+    kafka_mechanism: Mechanism = "SCRAM-SHA-512"
     database: str = Field(default="", description="postgresql:// address")
     keys: Path = Field(default=Path("keys.json"), description="file of API keys (hashes only)")
     labels: Path | None = Field(default=None, description="file of the labels there are")
@@ -31,6 +40,26 @@ class Settings(BaseSettings):
     )
     log_level: str = "INFO"
     log_format: str = Field(default="json", pattern="^(json|console)$")
+
+    @model_validator(mode="after")
+    def _user_and_password(self) -> Self:
+        if bool(self.kafka_user) != (self.kafka_password_file is not None):
+            raise ValueError("INTERLOCK_KAFKA_USER and INTERLOCK_KAFKA_PASSWORD_FILE go together")
+        return self
+
+    @property
+    def cluster(self) -> Cluster:
+        """Return the Kafka cluster as this process reaches it."""
+        return Cluster(
+            self.kafka,
+            tls=self.kafka_tls or bool(self.kafka_ca or self.kafka_certificate),
+            ca=self.kafka_ca,
+            certificate=self.kafka_certificate,
+            key=self.kafka_key,
+            user=self.kafka_user,
+            password_file=self.kafka_password_file,
+            mechanism=self.kafka_mechanism,
+        )
 
 
 def read_file(path: Path | None, model: type[M]) -> M:

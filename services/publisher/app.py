@@ -111,10 +111,10 @@ def new_service(_: Settings) -> FastAPI:
     engine = database.new_engine(settings.database, schema=SCHEMA)
     # Fresh at each start: echoes of an earlier life say nothing.
     store = Store(engine, publisher=str(uuid.uuid4()))
-    broker = kafka.new_broker(settings.kafka, client_id="interlock-publisher")
+    broker = kafka.new_broker(settings.cluster, client_id="interlock-publisher")
     stream = Stream(
         broker,
-        servers=settings.kafka,
+        cluster=settings.cluster,
         publisher=store.publisher,
         instance=settings.instance,
         accounts=accounts,
@@ -134,13 +134,13 @@ def new_service(_: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await kafka.must_match(settings.kafka, TOPICS)
+        await kafka.must_match(settings.cluster, TOPICS)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(engine.dispose)
             await database.migrate(engine, schema=SCHEMA, versions=VERSIONS)
             for channel in channels.values():
                 stack.push_async_callback(channel.aclose)
-            await stack.enter_async_context(broker)
+            await stack.enter_async_context(kafka.connected(broker))
             await stream.start()
             stack.push_async_callback(stream.stop)
             await stack.enter_async_context(

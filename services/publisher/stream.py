@@ -38,6 +38,7 @@ from schemas.topics import (
     Topic,
 )
 from services.kit import broker as kafka
+from services.kit.cluster import Cluster
 from services.kit.telemetry import Clock, trace_id
 from services.publisher.accounts import AnyAccount, known_as, posts_of
 from services.publisher.delivery import Delivery, Job
@@ -68,7 +69,7 @@ class Stream:
         self,
         broker: KafkaBroker,
         *,
-        servers: str,
+        cluster: Cluster,
         publisher: str,
         instance: str,
         accounts: Mapping[str, AnyAccount],
@@ -79,7 +80,7 @@ class Stream:
     ) -> None:
         self.broker, self.publisher, self.lease_s = broker, publisher, lease_s
         self.accounts, self.clock, self.crash = dict(accounts), clock, crash
-        self.servers = servers
+        self.cluster = cluster
         self.admin: AIOKafkaAdminClient
         self.delivery: Delivery
         self.holds = OpenHolds()
@@ -139,7 +140,7 @@ class Stream:
 
     async def start(self) -> None:
         """Begin to read and write; the admin client wants a running loop."""
-        self.admin = AIOKafkaAdminClient(bootstrap_servers=self.servers)
+        self.admin = AIOKafkaAdminClient(**self.cluster.options())
         await self.admin.start()
         await self.broker.start()
         for name, channel in self.delivery.channels.items():

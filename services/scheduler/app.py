@@ -43,7 +43,7 @@ def new_service(_: Settings) -> FastAPI:
     clock, registry = telemetry.Clock(), telemetry.new_registry(version=VERSION)
     engine = database.new_engine(settings.database, schema=SCHEMA)
     store, lanes = Store(engine), LaneStore(engine)
-    broker = kafka.new_broker(settings.kafka, client_id="interlock-scheduler")
+    broker = kafka.new_broker(settings.cluster, client_id="interlock-scheduler")
     stream = Stream(
         broker,
         store,
@@ -60,12 +60,12 @@ def new_service(_: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await kafka.must_match(settings.kafka, TOPICS)
+        await kafka.must_match(settings.cluster, TOPICS)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(engine.dispose)
             stack.push_async_callback(hooks.aclose)
             await database.migrate(engine, schema=SCHEMA, versions=VERSIONS)
-            await stack.enter_async_context(broker)
+            await stack.enter_async_context(kafka.connected(broker))
             await stream.start()
             stack.push_async_callback(stream.stop)
             await stack.enter_async_context(

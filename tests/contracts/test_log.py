@@ -20,6 +20,7 @@ from kafka import KafkaAdminClient
 
 from schemas.topics import Topic
 from services.kit import broker as kafka
+from services.kit.cluster import Cluster as Reached
 from tests.engines import Engines
 from tests.simulation.clients import Broker
 from tests.simulation.log import Log
@@ -75,13 +76,13 @@ class Real:
         spec = Topic(
             name=self.topic, key="", partitions=PARTITIONS, records=(), writers=(), readers=()
         )
-        kafka.create_topics(servers, [spec], replicas=1)
+        kafka.create_topics(Reached(servers), [spec], replicas=1)
 
     def run(self, scenario: Coroutine[Any, Any, None]) -> None:
         asyncio.run(scenario)
 
     def member(self) -> Any:
-        return kafka.new_broker(self.servers, client_id="contract")
+        return kafka.new_broker(Reached(self.servers), client_id="contract")
 
     async def leave(self, member: Any) -> None:
         await member.stop()

@@ -16,6 +16,7 @@ from ops.embedded.system import System
 from services.cli import app
 from services.commands.audit import check, read_holds
 from services.kit import database
+from services.kit.cluster import Cluster
 from services.kit.telemetry import Clock
 from services.publisher.audit import Audit
 from services.publisher.proof import Rule
@@ -79,7 +80,7 @@ async def test_a_send_behind_a_real_hold_is_found(
     begin = Clock().now()
     before = await a_sent(store, at=begin, age=timedelta(milliseconds=5), line=line)
     journey.hold(f'{{line="{line}"}}')
-    spans = read_holds(system.kafka)
+    spans = read_holds(Cluster(system.kafka))
     at = Clock().now() + timedelta(milliseconds=100)
     behind = await a_sent(store, at=at, age=timedelta(milliseconds=5), line=line)
     other = await a_sent(store, at=at, age=timedelta(milliseconds=5), line=uuid.uuid4().hex)

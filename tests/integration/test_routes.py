@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry
 
-from ops.embedded.system import make_accounts
+from ops.embedded.files import make_accounts
 from services.detector.app import new_service as new_detector
 from services.kit.settings import Settings
 from services.kit.web import ROLES, Keys, new_app

@@ -13,6 +13,7 @@ from services.detector.fold import fold
 from services.detector.state import State
 from services.detector.store import read_snapshots, write_snapshot
 from services.kit import broker as kafka
+from services.kit.cluster import Cluster
 from tests.builders import AT, a_disruption, a_policy, an_entry
 
 UNUSED_PARTITION = 77
@@ -21,7 +22,7 @@ MANY = 3_000
 
 @pytest.fixture
 async def broker(system: System) -> AsyncIterator[KafkaBroker]:
-    made = kafka.new_broker(system.kafka, client_id="test")
+    made = kafka.new_broker(Cluster(system.kafka), client_id="test")
     await made.start()
     yield made
     await made.stop()
@@ -42,7 +43,7 @@ async def test_a_state_of_three_thousand_incidents_comes_back_as_it_was(
     state = a_state(MANY)
     await write_snapshot(broker, partition=UNUSED_PARTITION, offset=MANY, state=state, at=AT)
     await write_snapshot(broker, partition=UNUSED_PARTITION, offset=7, state=State(), at=AT)
-    found = await read_snapshots(system.kafka, {UNUSED_PARTITION})
+    found = await read_snapshots(Cluster(system.kafka), {UNUSED_PARTITION})
     assert found[UNUSED_PARTITION].offset == MANY, "an older one that was written late has won"
     assert found[UNUSED_PARTITION].state == state
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from ops.embedded.files import development_keys
 from ops.embedded.process import CannotStart, free_port, must_be_free, must_have_space
-from ops.embedded.system import System, development_keys, read_state
+from ops.embedded.system import System, read_state
 from tests.journey import wait_for
 
 STARTED_S = 90.0

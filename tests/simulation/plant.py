@@ -16,6 +16,7 @@ from services.detector import store as detector_store
 from services.detector import stream as detector_stream
 from services.detector.stream import Stream as DetectorStream
 from services.kit import broker as kafka
+from services.kit.cluster import Cluster
 from services.publisher import stream as publisher_stream
 from services.publisher.accounts import WebhookAccount
 from services.publisher.delivery import Delivery
@@ -98,7 +99,7 @@ class Plant:
         broker: Any = Broker(self.log, process)
         crash = self._crash_of(process)
         stream = DetectorStream(
-            broker, servers="", instance=process.name, clock=SimClock(self.loop, process),
+            broker, cluster=Cluster(""), instance=process.name, clock=SimClock(self.loop, process),
             registry=CollectorRegistry(), crash=crash,
         )  # fmt: skip
         self.streams[process.name] = stream
@@ -111,7 +112,7 @@ class Plant:
         crash, clock = self._crash_of(process), SimClock(self.loop, process)
         publisher = f"{process.name}-{self.lives}"
         stream = PublisherStream(
-            broker, servers="", publisher=publisher, instance=process.name, accounts=self.accounts,
+            broker, cluster=Cluster(""), publisher=publisher, instance=process.name, accounts=self.accounts,
             lease_s=LEASE_S, clock=clock, registry=CollectorRegistry(), crash=crash,
         )  # fmt: skip
         store = MemoryStore(self.rows, publisher=publisher, clock=clock, take_turn=self.take_turn)

@@ -1,15 +1,18 @@
-"""Records that were fetched before a rebalance: found by the simulation (its mutant `stale_records`).
+"""Kafka as services use it, where it is told apart: what is no longer ours, and goodbyes.
 
-One that was handed on behind a rebalance let the group commit past offers that nobody had settled.
+Records fetched before a rebalance were found by the simulation (its mutant `stale_records`): one that was handed on
+behind it let the group commit past offers that nobody had settled.
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
 
+from services.kit import broker as kafka
 from services.kit.broker import still_ours
 from tests.simulation.log import Stored
 
@@ -50,3 +53,17 @@ async def test_only_what_was_passed_is_handed_on(
     records = [a_record(0, 5), a_record(1, 2)]
     found = await still_ours(Consumer(positions), records)
     assert [(r.partition, r.offset) for r in found] == kept
+
+
+async def test_a_goodbye_that_nobody_answers_is_not_waited_for() -> None:
+    """Over TLS uvloop waits half a minute for the broker's, and a rebalance would be as silent."""
+    left = asyncio.Event()
+
+    async def goodbye() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            left.set()
+
+    await kafka.leave(goodbye(), patience_s=0.01)
+    assert left.is_set()
