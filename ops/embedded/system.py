@@ -97,14 +97,15 @@ class System:
         make_accounts(self.data, sandbox=self.address("sandbox") if self.with_sandbox else None)
         make_sources(self.data)
         make_labels(self.data)
-        for name in self._service_names():
+        for name in self.service_names():
             self._spawn_service(name)
         self._write_state()
-        for name in [*self._service_names(), *(["sandbox"] if self.with_sandbox else [])]:
+        for name in [*self.service_names(), *(["sandbox"] if self.with_sandbox else [])]:
             self.progress(f"waiting for {name}")
             self.wait_ready(name)
 
-    def _service_names(self) -> list[str]:
+    def service_names(self) -> list[str]:
+        """Return the services' names, with a number behind those that are not the first of their kind."""
         return [
             name if number == 0 else f"{name}-{number + 1}"
             for name in SERVICES
@@ -114,7 +115,7 @@ class System:
     def _choose_ports(self) -> None:
         before = read_state(self.data).get("ports", {})
         controllers = [_controller(name) for name in self.brokers]
-        names = [*self.brokers, *controllers, "postgres", "sandbox", *self._service_names()]
+        names = [*self.brokers, *controllers, "postgres", "sandbox", *self.service_names()]
         for name in names:
             if wanted := self.wanted_ports.get(name):
                 must_be_free(wanted, what=name)

@@ -5,17 +5,21 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
 
+from ops.embedded.kafka import jars
 from tests.faults.campaign import Campaign
+from tests.faults.host import Host
 from tests.faults.seen import History
 
 EVIDENCE = Path(__file__).parents[2] / "docs" / "evidence"
@@ -28,17 +32,26 @@ def main() -> int:
     made.add_argument("--minutes", type=float, default=2.0)
     made.add_argument("--seed", type=int, default=1)
     made.add_argument("--keep", action="store_true", help="write the report to docs/evidence")
-    made.add_argument("--mutant", default="", help="break the publishers so (tests/mutant.py)")
+    made.add_argument("--mutant", default="", help="break a service so (tests/mutant.py)")
+    made.add_argument("--folder", type=Path, help="keep the logs there; a new folder")
     wanted = made.parse_args()
     for name in ("INTERLOCK_KAFKA", "INTERLOCK_DATABASE"):
         os.environ.pop(name, None)
-    with tempfile.TemporaryDirectory(prefix="interlock-faults-") as folder:
-        campaign = Campaign(
-            Path(folder), seed=wanted.seed, mutant=wanted.mutant,
-            say=lambda text: screen.print(f"  {text}"),
-        )  # fmt: skip
+    jars(lambda text: screen.print(f"  {text}"))  # Before we leave the network.
+    folder = wanted.folder or Path(tempfile.mkdtemp(prefix="interlock-faults-"))
+    host = Host(folder)
+    host.enter()
+    campaign = Campaign(
+        folder, host, seed=wanted.seed, mutant=wanted.mutant,
+        say=lambda text: screen.print(f"  {text}"),
+    )  # fmt: skip
+    try:
         history = campaign.run(wanted.minutes)
-    lines = report(history, minutes=wanted.minutes, seed=wanted.seed)
+    finally:
+        host.close()
+        if wanted.folder is None:
+            shutil.rmtree(folder)
+    lines = report(history, minutes=wanted.minutes, seed=wanted.seed, missing=host.missing)
     print("\n".join(lines))
     if wanted.keep:
         EVIDENCE.mkdir(parents=True, exist_ok=True)
@@ -48,7 +61,9 @@ def main() -> int:
     return 0 if history.promise_held else 1
 
 
-def report(history: History, *, minutes: float, seed: int) -> list[str]:
+def report(
+    history: History, *, minutes: float, seed: int, missing: Sequence[str] = ()
+) -> list[str]:
     """Return the report as lines of Markdown."""
     verdict = history.verdict()
     head = ["git", "log", "-1", "--format=%h %s"]
@@ -63,7 +78,8 @@ def report(history: History, *, minutes: float, seed: int) -> list[str]:
         f"- commit: {commit or 'none'}",
         f"- when: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         f"- machine: {os.cpu_count()} cores, {platform.machine()}, {platform.system()}, Python {platform.python_version()}",
-        "- engines: one broker of Apache Kafka 4.1.1, PostgreSQL 18; 2 detectors, 3 publishers, 2 schedulers",
+        "- engines: three brokers of Apache Kafka 4.1.1 (two in sync), PostgreSQL 18; 2 detectors, 3 publishers, 2 schedulers",
+        *(f"- not possible on this machine: {one}" for one in missing),
         "",
         "| what | found |",
         "| --- | --- |",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import random
-import signal
 import subprocess
 import sys
 import threading
@@ -28,23 +27,27 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from ops.embedded.system import System
-from ops.policies import DEFAULT, read_policy
+from tests.conftest import at_once
+from tests.faults.acts import SLOW_S, Acts
 from tests.faults.history import Arrival, Disruption
+from tests.faults.host import Host
 from tests.faults.seen import CALM, Fault, History
 
 ACCOUNTS: Final = tuple(f"social-{number}" for number in range(4))
 COPIES: Final = {"detector": 2, "publisher": 3, "scheduler": 2}
+BROKERS: Final = 3
+# Mutants of other services than the publisher.
+MUTATED: Final = {"forgetful": "detector", "unreadable_is_nothing": "detector"}
 # When a race's offers are due, from its instant.
 RACERS_S: Final = (0, 0, 0, 0, 0.1, 0.3, 0.5, 1, 2, 4)
 AHEAD_S: Final = 1.5  # So far ahead a race is queued.
 EVERY_S: Final = 0.7
+FAULT_EVERY_S: Final = 5.0  # Of each of two that make them.
 CALM_EVERY_S: Final = 0.25
 STANDS_S: Final = (2.0, 15.0)
-# Up to longer than the lease, the session and a fence's 10 s.
-PAUSES_S: Final = (0.01, 0.1, 0.3, 1.0, 4.0, 12.0)
 SETTLE_S: Final = 240.0
 LINE: Final = "coast"
-SLOW_S: Final = 0.3
+EVERYTHING: Final = "*"
 SERVER_ERROR: Final = 500
 
 
@@ -52,33 +55,33 @@ class Campaign:
     """One campaign on a system of its own."""
 
     def __init__(
-        self, folder: Path, *, seed: int, say: Callable[[str], None], mutant: str = ""
+        self, folder: Path, host: Host, *, seed: int, say: Callable[[str], None], mutant: str = ""
     ) -> None:
         self.folder, self.luck, self.say = folder, random.Random(seed), say
-        self.mutant = mutant  # Of the publishers: a campaign must be seen to find it.
+        self.host = host
+        self.mutant = mutant  # Of one kind of service: a campaign must be seen to find it.
         self.history = History()
-        # When the sandbox took SLOW_S for each post.
-        self._slow_times: list[tuple[float, float]] = []
         self._ended, self._at_rest = threading.Event(), threading.Event()
 
     def run(self, minutes: float) -> History:
         """Race for so long, let everything come to rest, and return what was seen."""
-        with self._system() as self.system, self._clients(), ThreadPoolExecutor(16) as self.pool:
-            tending = self.pool.submit(self._tend)
+        with self._system() as self.system, self._clients(), ThreadPoolExecutor(24) as self.pool:
+            tending = [self.pool.submit(one) for one in (self._tend, self._release)]
             try:
                 self._play(minutes)
                 self._come_to_rest()
             finally:
                 self._ended.set()
                 self._at_rest.set()
-            tending.result()
+            for task in tending:
+                task.result()
             self._ask_the_ledger()
             self._read_arrivals()
             self._read_begins()
         return self.history
 
     def _play(self, minutes: float) -> None:
-        tasks = [self.pool.submit(one) for one in (self._calm, self._faults)]
+        tasks = [self.pool.submit(one) for one in (self._calm, self._faults, self._faults)]
         until_s, number = time.monotonic() + 60 * minutes, 0
         while time.monotonic() < until_s:
             number += 1
@@ -93,24 +96,32 @@ class Campaign:
     @contextmanager
     def _system(self) -> Iterator[System]:
         env = {"INTERLOCK_REQUESTS_PER_MINUTE": "0"}
-        with System(self.folder, progress=self.say, copies=COPIES, env=env) as system:
+        system = System(self.folder, progress=self.say, copies=COPIES, brokers=BROKERS, env=env)
+        for name in system.service_names():
+            system.launch[name] = self._command(name)
+        if self.host.can_fill:
+            for name in [*system.brokers, "postgres"]:
+                self.host.disk(name)
+        with system:
             url = system.address("sandbox")
             known = {
                 name: {"channel": "mastodon", "url": url, "token": name, "updates": "{}"}
                 for name in ACCOUNTS
             }
             (system.data / "accounts.yaml").write_text(yaml.safe_dump({"accounts": known}))
-            broken = [sys.executable, "-m", "tests.mutant", self.mutant, "publisher"]
             for name in [n for n in system.children if n.startswith("publisher")]:
-                system.replace(name, broken if self.mutant else None)
+                system.replace(name, self._command(name))
             with system.client("detector", "admin") as admin:
-                policy = read_policy(DEFAULT)
-                rules = [
-                    r.model_copy(update={"quiet_s": 0, "update_gap_s": 0}) for r in policy.rules
-                ]
-                body = policy.model_copy(update={"rules": tuple(rules)}).model_dump(mode="json")
-                admin.put("/v1/policy", json=body).raise_for_status()
+                admin.put("/v1/policy", json=at_once()).raise_for_status()
             yield system
+
+    def _command(self, name: str) -> list[str]:
+        kind = name.partition("-")[0]
+        clock = [] if kind == "publisher" else self.host.clock_of(name)
+        run = ["services.cli", "serve", kind]
+        if self.mutant and kind == MUTATED.get(self.mutant, "publisher"):
+            run = ["tests.mutant", self.mutant, kind]
+        return ["/usr/bin/env", *clock, sys.executable, "-m", *run]
 
     @contextmanager
     def _clients(self) -> Iterator[None]:
@@ -118,6 +129,7 @@ class Campaign:
             bootstrap_servers=self.system.kafka, acks="all", retries=1_000, linger_ms=0
         )
         self.sandbox = httpx.Client(base_url=self.system.address("sandbox"), timeout=30)
+        self.acts = Acts(self.system, self.host, self.luck, self.producer, self.sandbox)
         try:
             yield
         finally:
@@ -191,7 +203,8 @@ class Campaign:
         self.history.disruptions.append(Disruption(name, (network, LINE), at_s, over_s))
 
     def _calm(self) -> None:
-        body = {"name": "calm", "labels": {"network": CALM[0], "line": CALM[1]}, "useful_s": 3_600}
+        body = {"name": "calm", "labels": {"network": CALM[0], "line": CALM[1]}, "useful_s": 3_600,
+                "quiet_s": 0, "recovery": {"plan": "resume"}}  # fmt: skip
         campaign = self._ask("POST", "/v1/campaigns", json=body)["campaign_id"]
         while not self._ended.is_set():
             post = {"account": ACCOUNTS[0], "text": f"Calm {uuid.uuid4().hex}",
@@ -200,7 +213,7 @@ class Campaign:
             self.history.offers[made[0]["post_id"]] = CALM
             self._wait(CALM_EVERY_S)
 
-    # What goes wrong.
+    # What goes wrong, and who looks after it.
 
     def _tend(self) -> None:
         while not self._at_rest.wait(0.1):
@@ -214,70 +227,23 @@ class Campaign:
     def _faults(self) -> None:
         self._wait(5)
         while not self._ended.is_set():
-            acts = [self._kill, self._kill, self._stop, self._stop, self._stop, self._kill_engine,
-                    self._stop_all_of_a_kind, self._stop_kafka, self._slow, self._lose]  # fmt: skip
+            act = self.acts.choose()
             begin = time.monotonic()
-            what = self.luck.choice(acts)()
+            what = act()
             self.history.faults.append(Fault(what, begin, time.monotonic()))
-            self._wait(self.luck.expovariate(1 / 4))
+            self._wait(self.luck.expovariate(1 / FAULT_EVERY_S))
 
-    def _service(self) -> str:
-        names = [
-            n for n in self.system.children if n.startswith(("detector", "publisher", "sched"))
-        ]
-        return self.luck.choice(sorted(names))
-
-    def _kill(self) -> str:
-        name = self._service()
-        self.system.children[name].tell(signal.SIGKILL)
-        return f"SIGKILL of a {name.partition('-')[0]}"
-
-    def _stop_one(self, name: str, pause_s: float) -> str:
-        child = self.system.children[name]
-        child.tell(signal.SIGSTOP)
-        time.sleep(pause_s)
-        child.tell(signal.SIGCONT)
-        return f"SIGSTOP of a {name.partition('-')[0]}, {pause_s:g} s"
-
-    def _stop(self) -> str:
-        return self._stop_one(self._service(), self.luck.choice(PAUSES_S))
-
-    def _stop_all_of_a_kind(self) -> str:
-        kind = self.luck.choice(sorted(COPIES))
-        children = [c for n, c in self.system.children.items() if n.partition("-")[0] == kind]
-        pause_s = self.luck.choice(PAUSES_S)
-        for child in children:
-            child.tell(signal.SIGSTOP)
-        time.sleep(pause_s)
-        for child in children:
-            child.tell(signal.SIGCONT)
-        return f"SIGSTOP of every {kind}, {pause_s:g} s"
-
-    def _stop_kafka(self) -> str:
-        return self._stop_one("kafka", self.luck.choice(PAUSES_S))
-
-    def _kill_engine(self) -> str:
-        name = self.luck.choice(["kafka", "postgres"])
-        self.system.children[name].tell(signal.SIGKILL if name == "kafka" else signal.SIGQUIT)
-        time.sleep(1)
-        return f"{name} killed"
-
-    def _sandbox_does(self, **faults: Any) -> None:
-        self.sandbox.put("/sandbox/faults", json=faults).raise_for_status()
-
-    def _slow(self) -> str:
-        begin_s = time.monotonic()
-        self._sandbox_does(slow_s=SLOW_S)
-        time.sleep(self.luck.uniform(1, 5))
-        self._sandbox_does()
-        self._slow_times.append((begin_s, time.monotonic() + SLOW_S))
-        return "a slow network"
-
-    def _lose(self) -> str:
-        self._sandbox_does(lose_next=2, fail_next=2)
-        time.sleep(2)
-        self._sandbox_does()
-        return "lost answers"
+    def _release(self) -> None:
+        """Look at the holds on everything, as a person does after an event that nobody can read."""
+        while not self._at_rest.wait(1):
+            try:
+                with self.system.client("detector", "operations") as client:
+                    for hold in client.get("/v1/holds", timeout=5).raise_for_status().json():
+                        if hold["network"] == EVERYTHING:
+                            path = f"/v1/holds/{hold['hold_id']}/release"
+                            client.post(path, json={"reason": "looked at"}, timeout=5)
+            except httpx.HTTPError:
+                continue
 
     # The end.
 
@@ -326,7 +292,7 @@ class Campaign:
                     self.history.begun_s[late.offer] = begun
 
     def _slow_at(self, at_s: float) -> float:
-        return SLOW_S if any(begin <= at_s <= end for begin, end in self._slow_times) else 0.0
+        return SLOW_S if any(begin <= at_s <= end for begin, end in self.acts.slow_times) else 0.0
 
     def _read_arrivals(self) -> None:
         seen = self.sandbox.get("/sandbox/record").raise_for_status().json()
