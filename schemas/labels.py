@@ -9,6 +9,7 @@ doubt Interlock is quiet. `{}` has no matcher and covers everything.
 from __future__ import annotations
 
 import re
+import unicodedata
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
@@ -29,7 +30,25 @@ MATCHER_COUNT = 32
 VALUE_CHARS = 256
 
 LabelName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$", max_length=64)]
-LabelValue = Annotated[str, StringConstraints(min_length=1, max_length=VALUE_CHARS), WithoutNul]
+
+
+def canonical(given: object) -> object:
+    """Return the one way to write what looks the same: NFKC (UAX #15), without invisible characters.
+
+    Else a hold on "Zürich" would miss an offer whose author's keyboard writes the ü as two characters.
+    """
+    if not isinstance(given, str) or given.isascii():
+        return given
+    visible = "".join(c for c in given if unicodedata.category(c) != "Cf")
+    return unicodedata.normalize("NFKC", visible)
+
+
+LabelValue = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=VALUE_CHARS, strip_whitespace=True),
+    WithoutNul,
+    BeforeValidator(canonical),
+]
 Labels = Annotated[dict[LabelName, LabelValue], Field(max_length=LABEL_COUNT)]
 Operator = Literal["=", "!=", "=~", "!~"]
 

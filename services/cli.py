@@ -61,6 +61,7 @@ def serve(service: Annotated[Service, typer.Argument(help="which service")]) -> 
 
     from services.kit.settings import Settings
     from services.kit.telemetry import set_up_logs
+    from services.kit.web import ShortHeads
 
     try:
         settings = Settings()
@@ -77,6 +78,7 @@ def serve(service: Annotated[Service, typer.Argument(help="which service")]) -> 
         host=settings.host,
         port=settings.port,
         loop="uvloop",
+        http=ShortHeads,
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=GRACE_S,

@@ -22,14 +22,13 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from services.detector.doors import FORMATS, expect, write_reading
+from services.detector.fetch import Fetcher
 from services.detector.ingest import cap
 from services.detector.ingest.reading import CannotRead, Reading, Reported
 from services.detector.sources import Poll, Source
 from services.detector.stream import Stream
 from services.kit.web import Problem
 
-BODY_BYTES = 16 * 1_048_576
-TIMEOUT_S = 20.0
 IDLE_S = 1.0  # How soon a partition that we got has its sources read.
 LONGEST_BACK_OFF_S = 600.0
 AGAIN_S = 300.0
@@ -42,6 +41,7 @@ log = structlog.get_logger()
 class _Polled:
     """What is remembered of a source between two times; it may be lost at any moment."""
 
+    fetcher: Fetcher
     validators: dict[str, dict[str, str]] = field(default_factory=dict)
     bodies: dict[str, bytes] = field(default_factory=dict)
     written: dict[str, tuple[str, float]] = field(default_factory=dict)  # By id: what, and when.
@@ -57,12 +57,7 @@ class Pollers:
         self, stream: Stream, sources: dict[str, Source], *, registry: CollectorRegistry
     ) -> None:
         self._stream, self._sources = stream, {n: s for n, s in sources.items() if s.poll}
-        self._polled = {name: _Polled() for name in self._sources}
-        self._client = httpx.AsyncClient(
-            timeout=TIMEOUT_S,
-            follow_redirects=True,
-            headers={"user-agent": "Interlock (incident-aware publishing)"},
-        )
+        self._polled = {n: _Polled(Fetcher(s.poll)) for n, s in self._sources.items() if s.poll}
         self._read_at = Gauge(
             "interlock_source_read_timestamp_seconds",
             "When a source was read last.",
@@ -89,14 +84,16 @@ class Pollers:
         }
 
     async def aclose(self) -> None:
-        await self._client.aclose()
+        for polled in self._polled.values():
+            await polled.fetcher.aclose()
 
     async def _keep_reading(self, name: str, source: Source) -> None:
         poll = source.poll
         assert poll is not None
         while True:
             if not self._stream.owns(source.network):
-                self._polled[name] = _Polled()  # Another detector has it, and writes of it.
+                # Another detector has it, and writes of it.
+                self._polled[name] = _Polled(self._polled[name].fetcher)
                 await asyncio.sleep(IDLE_S)
                 continue
             if not self._polled[name].is_expected:
@@ -163,28 +160,18 @@ class Pollers:
         return whole
 
     async def _fetch(self, poll: Poll, url: str, polled: _Polled) -> bytes:
-        headers = {name: secret.get_secret_value() for name, secret in poll.headers.items()}
-        headers |= polled.validators.get(url, {}) if url in polled.bodies else {}
+        validators = polled.validators.get(url, {}) if url in polled.bodies else {}
         content = poll.body_at(self._stream.clock.now())
-        method = "GET" if content is None else "POST"
-        if content is not None:
-            headers.setdefault("content-type", "application/xml")
-        async with self._client.stream(method, url, headers=headers, content=content) as answer:
-            if answer.status_code == httpx.codes.NOT_MODIFIED:
-                return polled.bodies[url]
-            answer.raise_for_status()
-            body = b""
-            async for chunk in answer.aiter_bytes():
-                body += chunk
-                if len(body) > BODY_BYTES:
-                    raise CannotRead("", f"{url}: more than {BODY_BYTES} bytes")
-        polled.bodies[url] = body
+        found = await polled.fetcher.fetch(url, validators=validators, content=content)
+        if found.body is None:
+            return polled.bodies[url]
+        polled.bodies[url] = found.body
         polled.validators[url] = {
-            ours: answer.headers[theirs]
+            ours: found.headers[theirs]
             for ours, theirs in (("if-none-match", "etag"), ("if-modified-since", "last-modified"))
-            if theirs in answer.headers
+            if theirs in found.headers
         }
-        return body
+        return found.body
 
 
 def _id(one: Reported) -> str:

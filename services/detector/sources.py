@@ -99,7 +99,10 @@ class Poll(Part):
 
     url: URL
     every_s: float = Field(default=30, ge=1, le=MAX_POLL_S)
-    headers: dict[str, SecretStr] = {}
+    headers: dict[str, SecretStr] = Field(default={}, description="for this address only")
+    hosts: tuple[str, ...] = Field(
+        default=(), description="that links and redirects may lead to, at private addresses too"
+    )
     body: str | None = None
     index: bool = Field(default=False, description="Atom or RSS: what it links to is read")
 

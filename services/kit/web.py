@@ -27,11 +27,14 @@ from pydantic import BaseModel
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from services.kit.rates import PerMinute
 from services.kit.telemetry import trace_id
 
 BODY_BYTES: Final = 1_048_576
+HEAD_BYTES: Final = 65_536
+BODY_S: Final = 30.0  # Who is slower holds a connection, and memory, for nothing.
 KEYS_CHECK_S: Final = 1.0
 ROLES: Final = ("emitter", "operations", "marketing", "approver", "viewer", "admin")
 PROBLEM: Final = "application/problem+json"
@@ -52,7 +55,7 @@ PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
         "description": HTTPStatus(status).phrase,
         "content": {PROBLEM: {"schema": ProblemDetails.model_json_schema()}},
     }
-    for status in (400, 401, 403, 404, 405, 409, 412, 413, 415, 422, 429, 500, 503)
+    for status in (400, 401, 403, 404, 405, 408, 409, 412, 413, 415, 422, 429, 500, 503)
 }
 """What any route may answer besides."""
 
@@ -274,11 +277,17 @@ class Edge:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        begun_s, status, taken = time.monotonic(), 500, 0
+        begun_s, status, taken, is_whole = time.monotonic(), 500, 0, False
 
         async def limited() -> Message:
-            nonlocal taken
-            message = await receive()
+            nonlocal taken, is_whole
+            left_s = begun_s + BODY_S - time.monotonic()
+            try:
+                async with asyncio.timeout(None if is_whole else left_s):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(408, f"the body did not come within {BODY_S:.0f} s") from None
+            is_whole = not message.get("more_body", False)
             taken += len(message.get("body", b""))
             if taken > BODY_BYTES:
                 raise HTTPException(413, f"the body may have {BODY_BYTES} bytes at most")
@@ -308,6 +317,27 @@ class Edge:
                 ms=round(took_s * 1000, 2),
                 trace=trace_id(Headers(scope=scope).get("traceparent", "")),
             )
+
+
+class ShortHeads(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1, which reads headers without end: who sends more than HEAD_BYTES is refused."""
+
+    _head: int | None = 0  # Read of a head that has not ended; None: between heads.
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._head is not None:
+            self._head += len(data)
+            if self._head > HEAD_BYTES and not self.transport.is_closing():
+                self.send_400_response(f"the headers may have {HEAD_BYTES} bytes at most")
+
+    def on_message_begin(self) -> None:
+        self._head = 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._head = None
+        super().on_headers_complete()
 
 
 def problem_answer(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from ops.embedded.files import make_accounts
 from services.detector.app import new_service as new_detector
+from services.kit import web
 from services.kit.settings import Settings
 from services.kit.web import ROLES, Keys, new_app
 from services.publisher.app import new_service as new_publisher
@@ -214,9 +216,24 @@ async def test_a_body_that_is_too_large_is_refused(apps: dict[str, FastAPI]) -> 
     assert (named.status_code, streamed.status_code) == (413, 413)
 
 
+async def test_a_body_that_does_not_come_is_not_waited_for(
+    apps: dict[str, FastAPI], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web, "BODY_S", 0.05)
+
+    async def never() -> Any:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    transport = httpx.ASGITransport(apps["detector"], client=("127.0.0.1", 1))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        headers = {"authorization": "Bearer emitter"}
+        answer = await client.post("/v1/events", content=never(), headers=headers)
+    assert (answer.status_code, answer.json()["title"]) == (408, "Request Timeout")
+
+
 def test_a_key_that_is_added_works_and_one_that_is_removed_does_not(tmp_path: Path) -> None:
     from ops.embedded.keys import add_key, remove_key
-    from services.kit import web
 
     file = tmp_path / "keys.json"
     key = add_key(file, name="grafana", roles=("viewer",))

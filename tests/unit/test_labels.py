@@ -5,11 +5,21 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
 
-from schemas.labels import Matcher, covers, format_matchers, matches, parse_matchers
+from schemas.labels import (
+    Labels,
+    LabelValue,
+    Matcher,
+    canonical,
+    covers,
+    format_matchers,
+    matches,
+    parse_matchers,
+)
 
 COAST = {"network": "northlink", "line": "coast"}
-VALUES = st.text(min_size=1, max_size=30)
+VALUES = st.text(min_size=1, max_size=30).filter(lambda text: str(canonical(text)).strip())
 MATCHERS = st.lists(
     st.builds(Matcher, name=st.from_regex(r"[a-z_]{1,8}", fullmatch=True), operator=st.sampled_from(["=", "!="]), value=VALUES),
     max_size=4,
@@ -78,3 +88,34 @@ def test_bad_matchers_say_what_is_wrong(text: str, said: str) -> None:
 def test_a_pattern_that_would_hang_other_engines_is_quick() -> None:
     labels = {"line": "a" * 256}
     assert not covers(parse_matchers('line=~"(a+)+b"'), labels)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("Zu\u0308rich", "Zürich"),  # The ü as two characters.
+        ("\uff23\uff2f\uff21\uff33\uff34", "COAST"),  # Full width.
+        ("coa\u200bst", "coast"),  # A space of no width.
+        ("\u202ecoast\u202c", "coast"),  # Right to left.
+        ("North\u00a0Line", "North Line"),
+        (" coast\n", "coast"),
+        ("e\u200d\u0301", "é"),  # Hidden between a letter and its accent.
+    ],
+)
+def test_what_looks_the_same_is_the_same(written: str, meant: str) -> None:
+    hold = parse_matchers(f'line="{meant}"')
+    (offer,) = TypeAdapter(Labels).validate_python({"line": written}).values()
+    assert offer == meant
+    assert covers(hold, {"line": offer})
+    assert covers(parse_matchers(f'line="{written}"'.replace("\n", "\\n")), {"line": meant})
+
+
+@given(VALUES)
+def test_the_one_way_to_write_it_stays(text: str) -> None:
+    once = TypeAdapter(LabelValue).validate_python(text)
+    assert TypeAdapter(LabelValue).validate_python(once) == once
+
+
+def test_a_label_of_nothing_visible_is_refused() -> None:
+    with pytest.raises(ValidationError, match="at least 1 character"):
+        TypeAdapter(LabelValue).validate_python("\u200b \u2060")

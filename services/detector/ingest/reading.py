@@ -26,7 +26,7 @@ from pydantic import ValidationError
 from schemas.base import Severity
 from schemas.disruptions import DETAIL_CHARS, LINK_CHARS, Disruption
 from schemas.envelope import mistakes_of
-from schemas.labels import LABEL_COUNT, VALUE_CHARS
+from schemas.labels import LABEL_COUNT, VALUE_CHARS, canonical
 from services.detector.sources import Source
 
 ID_CHARS = 200
@@ -130,8 +130,8 @@ def as_labels(
     """Return labels as they may be: renamed, cut, without those that say nothing; by name."""
     labels = dict(source.labels if defaults is None else defaults)
     for name, value in sorted(found.items()):
-        text = cut(str(value if value is not None else ""), VALUE_CHARS).strip()
-        if text:
+        plain = str(canonical(str(value if value is not None else ""))).strip()
+        if text := plain if len(plain) <= VALUE_CHARS else plain[: VALUE_CHARS - 3] + "...":
             labels[as_name(source.rename.get(name, name))] = text
     network = {"network": labels["network"]} if "network" in labels else {}
     return network | dict(list(labels.items())[: LABEL_COUNT - len(network)])
