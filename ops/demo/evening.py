@@ -18,7 +18,8 @@ from typing import Any, Final
 import httpx
 from rich.console import Console
 
-from ops.demo.observer import Covering, Verdict, Witness, judge_evening
+from ops.demo.judge import Disruption, Verdict, judge
+from ops.demo.observer import Witness, arrivals_of, ends_of
 from ops.embedded.screen import print_addresses, progress
 from ops.embedded.system import System
 from ops.policies import read_policy
@@ -103,7 +104,7 @@ class Evening:
         self.queued: dict[str, dict[str, str]] = {}
         self.campaign = ""
         self.acknowledged: dict[str, float] = {}
-        self.coverings: list[Covering] = []
+        self.disruptions: list[Disruption] = []
         self.shown: set[str] = set()
 
     def play(self) -> bool:
@@ -261,7 +262,7 @@ class Evening:
         sent_s = self._event("points-77", "resolved", "Signals have failed at Saltmouth")
         for disruption in ("train-9114", "points-77"):
             begun_s = self.acknowledged[f"{disruption} opened"]
-            self.coverings.append(Covering("coast", begun_s, sent_s))
+            self.disruptions.append(Disruption("", {"line": "coast"}, begun_s, sent_s))
         self._tell(
             "recovery",
             f"after {QUIET_S} quiet minutes: stale offers expire, past-due ones wait for review",
@@ -276,11 +277,11 @@ class Evening:
             time.sleep(0.5)
         self._show_posts()
         self._summary(verdict)
-        held = verdict.held and self._prove()
+        held = verdict.holds and self._prove()
         console.print(
             "[green]The promise held.[/]" if held else "[red]The promise did NOT hold.[/]"
         )
-        return held and bool(verdict.counts["published"]) and bool(verdict.counts["updates"])
+        return held and bool(verdict.counts["published"]) and bool(verdict.updates)
 
     def _judge(self) -> Verdict:
         states: dict[str, str] = {}
@@ -290,14 +291,10 @@ class Evening:
             page = self.marketing.get("/v1/posts", params=params).raise_for_status().json()
             states |= {post["post_id"]: post["state"] for post in page["posts"]}
             cursor = page["next"]
-        return judge_evening(
-            queued=self.queued,
-            states=states,
-            outcomes=[told.data for told in self.witness.of("interlock.outcome.v1")],
-            record=self._record(),
-            coverings=self.coverings,
-            lease_s=LEASE_S,
-        )
+        outcomes = [told.data for told in self.witness.of("interlock.outcome.v1")]
+        ends = ends_of(states, outcomes)
+        arrivals = arrivals_of(self._record())
+        return judge(self.disruptions, self.queued, arrivals, ends, lease_s=LEASE_S)
 
     def _summary(self, verdict: Verdict) -> None:
         begun_s = self.acknowledged["train-9114 opened"]
@@ -316,10 +313,10 @@ class Evening:
             ("offers queued", len(self.queued)),
             ("went out and stand", counts["published"]),
             ("taken back", counts["retracted"]),
-            ("held", counts["held"]),
+            ("held", verdict.covered["expired"] + verdict.covered["review"]),
             ("  of these expired", counts["expired"]),
             ("  of these wait for review", counts["review"]),
-            ("status updates at the channels", counts["updates"]),
+            ("status updates at the channels", verdict.updates),
             ("acknowledged event to hold", f"{(hold_s - begun_s) * 1000:.1f} ms"),
             ("acknowledged event to first update", f"{(first - begun_s) * 1000:.1f} ms"),
             ("published twice", len(verdict.doubled)),
@@ -329,7 +326,8 @@ class Evening:
         for name, value in rows:
             console.print(f"{name + ':':<38}{value}")
         for name, wrong in (
-            ("late", verdict.late),
+            ("late", [one.offer for one in verdict.late]),
+            ("left standing", verdict.left_standing),
             ("unaccounted", verdict.unaccounted),
             ("doubled", verdict.doubled),
         ):

@@ -34,7 +34,7 @@ from services.kit.telemetry import trace_id
 
 BODY_BYTES: Final = 1_048_576
 HEAD_BYTES: Final = 65_536
-BODY_S: Final = 30.0  # Who is slower holds a connection, and memory, for nothing.
+BODY_S: Final = 30.0  # Who is slower keeps a connection, and memory, for nothing.
 KEYS_CHECK_S: Final = 1.0
 ROLES: Final = ("emitter", "operations", "marketing", "approver", "viewer", "admin")
 PROBLEM: Final = "application/problem+json"

@@ -89,6 +89,7 @@ def report(
         f"| offers that began to go out late (must be 0) | {len(set(history.sent_late()))} |",
         f"| offers that began in time and arrived late | {len(verdict.late) - len(history.sent_late())} |",
         f"| offers that arrived twice (must be 0) | {len(verdict.doubled)} |",
+        f"| offers said to be taken back that stand (must be 0) | {len(verdict.left_standing)} |",
         f"| disruptions of which nobody was told (must be 0) | {len(verdict.untold)} |",
         f"| offers unaccounted for (must be 0) | {len(verdict.unaccounted)} |",
         f"| `interlock audit verify` | {history.ledger_says} |",
@@ -105,6 +106,7 @@ def report(
         for one in verdict.late[:SHOWN]
     ]
     lines += [f"- DOUBLED: {one}" for one in verdict.doubled[:SHOWN]]
+    lines += [f"- LEFT STANDING: {one}" for one in verdict.left_standing[:SHOWN]]
     lines += [f"- UNTOLD: {one}" for one in verdict.untold[:SHOWN]]
     lines += [
         f"- UNACCOUNTED: {one}, {history.outcomes.get(one, 'unknown')}"

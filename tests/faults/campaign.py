@@ -26,10 +26,11 @@ import yaml
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
+from ops.demo.judge import Disruption, Labels
+from ops.demo.observer import arrivals_of
 from ops.embedded.system import System
 from tests.conftest import at_once
 from tests.faults.acts import SLOW_S, Acts
-from tests.faults.history import Arrival, Disruption
 from tests.faults.host import Host
 from tests.faults.seen import CALM, Fault, History
 
@@ -178,8 +179,8 @@ class Campaign:
                 return answer.raise_for_status().json()
             time.sleep(0.2)
 
-    def _queue(self, network: str, line: str, due_at: datetime) -> None:
-        body = {"name": network, "labels": {"network": network, "line": line}, "quiet_s": 0,
+    def _queue(self, labels: Labels, due_at: datetime) -> None:
+        body = {"name": labels["network"], "labels": labels, "quiet_s": 0,
                 "recovery": {"plan": "resume"}, "useful_s": 3_600}  # fmt: skip
         campaign = self._ask("POST", "/v1/campaigns", json=body)["campaign_id"]
         posts = [
@@ -188,22 +189,22 @@ class Campaign:
             for number, after_s in enumerate(RACERS_S)
         ]  # fmt: skip
         for post in self._ask("POST", f"/v1/campaigns/{campaign}/posts", json=posts):
-            self.history.offers[post["post_id"]] = (network, line)
+            self.history.offers[post["post_id"]] = labels
 
     def _race(self, name: str) -> None:
-        network = f"net-{name}"
+        labels = {"network": f"net-{name}", "line": LINE}
         due_at = datetime.now(UTC) + timedelta(seconds=AHEAD_S)
-        self._queue(network, LINE, due_at)
+        self._queue(labels, due_at)
         left_s = (due_at - datetime.now(UTC)).total_seconds() + self.luck.uniform(-0.2, 0.4)
         time.sleep(max(0.0, left_s))
-        at_s = self._write(name, network, "opened")
+        at_s = self._write(name, labels["network"], "opened")
         self._wait(self.luck.uniform(*STANDS_S))
         over_s = time.monotonic()
-        self._write(name, network, "resolved")
-        self.history.disruptions.append(Disruption(name, (network, LINE), at_s, over_s))
+        self._write(name, labels["network"], "resolved")
+        self.history.disruptions.append(Disruption(name, labels, at_s, over_s))
 
     def _calm(self) -> None:
-        body = {"name": "calm", "labels": {"network": CALM[0], "line": CALM[1]}, "useful_s": 3_600,
+        body = {"name": "calm", "labels": CALM, "useful_s": 3_600,
                 "quiet_s": 0, "recovery": {"plan": "resume"}}  # fmt: skip
         campaign = self._ask("POST", "/v1/campaigns", json=body)["campaign_id"]
         while not self._ended.is_set():
@@ -296,8 +297,4 @@ class Campaign:
 
     def _read_arrivals(self) -> None:
         seen = self.sandbox.get("/sandbox/record").raise_for_status().json()
-        self.history.arrivals = [
-            Arrival(one["at_s"], one["key"], one["text"], slow_s=self._slow_at(one["at_s"]))
-            for one in seen
-            if one["what"] == "published"
-        ]
+        self.history.arrivals = arrivals_of(seen, slow_s=self._slow_at)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from tests.faults.history import Arrival, Disruption, Scope, Verdict, judge
+from ops.demo.judge import ENDS, Arrival, Disruption, Labels, Verdict, judge
 
 LEASE_S: Final = 0.25
-CALM: Final = ("calm", "none")  # The scope of offers that nothing covers.
+CALM: Final = {"network": "calm", "line": "none"}  # Of offers that nothing covers.
+# Every plan of a campaign is to resume: nothing waits for a person.
+MAY_END: Final = ENDS.keys() - {"review", "cancelled"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,7 @@ class History:
     """All that was seen from outside."""
 
     disruptions: list[Disruption] = field(default_factory=list)
-    offers: dict[str, Scope] = field(default_factory=dict)
+    offers: dict[str, Labels] = field(default_factory=dict)
     arrivals: list[Arrival] = field(default_factory=list)
     outcomes: dict[str, str] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
@@ -35,7 +37,10 @@ class History:
 
     def verdict(self) -> Verdict:
         """Let the judge decide."""
-        return judge(self.disruptions, self.offers, self.arrivals, self.outcomes, lease_s=LEASE_S)
+        return judge(
+            self.disruptions, self.offers, self.arrivals, self.outcomes,
+            lease_s=LEASE_S, may_end=MAY_END,
+        )  # fmt: skip
 
     def sent_late(self) -> list[str]:
         """Return what began to go out too late; what began in time and was long on its way is not."""

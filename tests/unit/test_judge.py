@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.faults.history import Arrival, Disruption, Verdict, judge
+from ops.demo.judge import Arrival, Disruption, Labels, Verdict, judge
+from ops.demo.observer import arrivals_of, ends_of
 
-COAST, VALLEY = ("northlink", "coast"), ("northlink", "valley")
+COAST, VALLEY = [{"network": "northlink", "line": line} for line in ("coast", "valley")]
 LEASE_S = 0.25
 STANDS = Disruption("train-1", COAST, acknowledged_s=100.0)
 TOLD = Arrival(100.4, "upd-1", "train-1 stands")
@@ -17,7 +18,8 @@ OFFERS = {"offer-1": COAST, "offer-2": VALLEY}
 
 
 def judged(*arrivals: Arrival, disruption: Disruption = STANDS, **outcomes: str) -> Verdict:
-    said: dict[str, Any] = {"offer-1": "retracted", "offer-2": "published"}
+    said: dict[str, Any] = {"offer-1": "expired", "offer-2": "expired"}
+    said |= {one.key: "published" for one in arrivals}
     said |= {name.replace("_", "-"): result for name, result in outcomes.items()}
     return judge([disruption], OFFERS, [TOLD, *arrivals], said, lease_s=LEASE_S)
 
@@ -71,3 +73,61 @@ def test_told_twice_is_said_and_no_breach() -> None:
 def test_an_offer_that_nobody_knows_of_is_unaccounted_for(said: str) -> None:
     verdict = judged(offer_2=said)
     assert (verdict.unaccounted, verdict.holds) == (["offer-2"], False)
+
+
+@pytest.mark.parametrize(
+    ("offer", "covered"), [({"line": "coast"}, True), ({}, True), ({"line": "valley"}, False)]
+)
+def test_a_label_that_an_offer_lacks_is_a_doubt(offer: Labels, covered: bool) -> None:
+    arrivals = [TOLD, Arrival(103.0, "p")]
+    verdict = judge([STANDS], {"p": offer}, arrivals, {"p": "published"}, lease_s=LEASE_S)
+    assert verdict.holds is not covered
+
+
+@pytest.mark.parametrize(
+    ("said", "stands", "holds"),
+    [
+        ("published", True, True),
+        ("published", False, False),
+        ("retracted", False, True),
+        ("retracted", True, False),
+        ("retraction_failed", True, True),
+        ("expired", True, False),
+        ("review", False, True),
+        ("failed", True, False),
+        ("uncertain", True, True),
+        ("uncertain", False, True),
+    ],
+)
+def test_what_is_said_of_an_offer_is_so_on_the_network(
+    said: str, stands: bool, holds: bool
+) -> None:
+    verdict = judged(Arrival(99.0, "offer-2", stands=stands), offer_2=said)
+    assert verdict.holds is holds
+
+
+def test_the_record_of_the_network_is_read_with_what_was_deleted() -> None:
+    record = [
+        {"what": "published", "id": "1", "key": "p", "at_s": 1.0, "text": "a"},
+        {"what": "published", "id": "2", "key": "q", "at_s": 2.0, "text": "b"},
+        {"what": "deleted", "id": "1", "key": "p", "at_s": 3.0, "text": ""},
+    ]
+    assert arrivals_of(record) == [Arrival(1.0, "p", "a", stands=False), Arrival(2.0, "q", "b")]
+
+
+@pytest.mark.parametrize(
+    ("state", "results", "end"),
+    [
+        ("published", ["published"], "published"),
+        ("retracted", ["published", "retracted"], "retracted"),
+        ("handed", ["published"], None),
+        ("published", [], None),
+        ("expired", ["held"], "expired"),
+        ("queued", [], None),
+    ],
+)
+def test_the_scheduler_and_the_topic_must_agree(
+    state: str, results: list[str], end: str | None
+) -> None:
+    outcomes = [{"post_id": "p", "kind": "offer", "result": result} for result in results]
+    assert ends_of({"p": state}, outcomes) == {"p": end}

@@ -7,21 +7,33 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
-Scope = tuple[str, str]  # Network and line.
-ENDS = frozenset({"published", "expired", "failed", "uncertain", "retracted", "retraction_failed"})
+Labels = Mapping[str, str]
+# What may be the end of an offer, and whether it then stands on the network; None: nobody knows.
+ENDS: Final[Mapping[str, bool | None]] = {
+    "published": True, "retraction_failed": True, "retracted": False, "failed": False,
+    "uncertain": None, "expired": False, "review": False, "cancelled": False,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Disruption:
-    """One disruption: when its report was acknowledged, and from when its end was on its way."""
+    """One disruption: when its report was acknowledged, and from when its end was on its way.
+
+    With a name, somebody must be told of it by that name.
+    """
 
     name: str
-    scope: Scope
+    labels: Labels
     acknowledged_s: float
     over_s: float = float("inf")
+
+    def covers(self, offer: Labels) -> bool:
+        """Say whether it covers an offer; a label that the offer lacks is a doubt, and covers."""
+        return all(offer.get(name, value) == value for name, value in self.labels.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +42,9 @@ class Arrival:
 
     at_s: float
     key: str
-    text: str
+    text: str = ""
     slow_s: float = 0.0
+    stands: bool = True  # It was not deleted since.
 
     @property
     def begun_s(self) -> float:
@@ -53,8 +66,12 @@ class Verdict:
 
     races: int = 0
     arrived: int = 0
+    updates: int = 0
+    counts: Counter[str] = field(default_factory=Counter)  # Of offers, by their end.
+    covered: Counter[str] = field(default_factory=Counter)  # The same, of what a disruption covers.
     late: list[Late] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)
+    left_standing: list[str] = field(default_factory=list)  # Said to be taken back, and there.
     untold: list[str] = field(default_factory=list)  # Disruptions of which no update arrived.
     told_twice: list[str] = field(default_factory=list)
     unaccounted: list[str] = field(default_factory=list)
@@ -63,40 +80,62 @@ class Verdict:
     @property
     def holds(self) -> bool:
         """Say whether the promise held. To be told twice is no breach where a network has no keys."""
-        return not (self.late or self.doubled or self.untold or self.unaccounted)
+        broken = (self.late, self.doubled, self.left_standing, self.untold, self.unaccounted)
+        return not any(broken)
 
 
 def judge(
     disruptions: Sequence[Disruption],
-    offers: Mapping[str, Scope],
+    offers: Mapping[str, Labels],
     arrivals: Iterable[Arrival],
-    outcomes: Mapping[str, str],
+    ends: Mapping[str, str | None],
     *,
     lease_s: float,
+    may_end: Collection[str] = ENDS.keys(),
 ) -> Verdict:
-    """Decide. `offers` are those that were queued; `outcomes` the last that was said of each."""
+    """Decide. `offers` are those that were queued; `ends` what was last said of each."""
     known = sorted(arrivals, key=lambda one: one.at_s)
     verdict = Verdict(races=len(disruptions))
     ours = [one for one in known if one.key in offers]
-    verdict.arrived = len(ours)
+    verdict.arrived, verdict.updates = len(ours), len(known) - len(ours)
     verdict.doubled = [key for key, times in Counter(a.key for a in ours).items() if times > 1]
-    by_scope: dict[Scope, list[Disruption]] = {}
+    by_network: dict[str | None, list[Disruption]] = {}
     for disruption in disruptions:
-        by_scope.setdefault(disruption.scope, []).append(disruption)
+        by_network.setdefault(disruption.labels.get("network"), []).append(disruption)
     for arrival in ours:
-        for one in by_scope.get(offers[arrival.key], ()):
+        for one in _covering(offers[arrival.key], by_network):
             by_s = arrival.begun_s - one.acknowledged_s - lease_s
             if by_s > 0 and arrival.begun_s < one.over_s:
                 verdict.late.append(Late(arrival.key, one.name, by_s))
     _look_at_updates(verdict, disruptions, [one for one in known if one.key not in offers])
-    verdict.unaccounted = [key for key in offers if outcomes.get(key) not in ENDS]
+    standing = {one.key for one in ours if one.stands}
+    for key, labels in offers.items():
+        end = ends.get(key)
+        _look_at_end(verdict, key, end if end in may_end else None, stands=key in standing)
+        if end is not None and any(_covering(labels, by_network)):
+            verdict.covered[end] += 1
     return verdict
+
+
+def _covering(
+    offer: Labels, by_network: Mapping[str | None, Sequence[Disruption]]
+) -> Iterable[Disruption]:
+    where = [None, offer["network"]] if "network" in offer else list(by_network)
+    return (one for name in where for one in by_network.get(name, ()) if one.covers(offer))
+
+
+def _look_at_end(verdict: Verdict, key: str, end: str | None, *, stands: bool) -> None:
+    verdict.counts[end or "unaccounted"] += 1
+    if end == "retracted" and stands:
+        verdict.left_standing.append(key)
+    elif end is None or ENDS[end] not in (None, stands):
+        verdict.unaccounted.append(key)
 
 
 def _look_at_updates(
     verdict: Verdict, disruptions: Sequence[Disruption], updates: Sequence[Arrival]
 ) -> None:
-    for disruption in disruptions:
+    for disruption in [one for one in disruptions if one.name]:
         named = re.compile(rf"(?<![\w-]){re.escape(disruption.name)}(?![\w-])")
         about = [one for one in updates if named.search(one.text)]
         if not about:
