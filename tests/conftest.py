@@ -56,6 +56,17 @@ def repository() -> Path:
     return Path(__file__).parents[1]
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):  # A worker of pytest-xdist tells its controller.
+        session.config.workeroutput["engines"] = _used
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    told: list[str] = getattr(node, "workeroutput", {}).get("engines", [])
+    _used.extend(kind for kind in told if kind not in _used)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for kind in _used:
         terminalreporter.write_line(f"engines: {kind}")

@@ -37,7 +37,7 @@ KIT_FILES = {
     "rates",
     "cluster",
 }
-KIT_LINES = 1_200
+KIT_LINES = 1_250
 DOMAIN = re.compile(
     r"\b(offer|hold|fence|incident|disruption|campaign|publication)s?\b", re.IGNORECASE
 )

@@ -18,25 +18,33 @@ async def recall_answer(
 
     A second request with the key waits here until the first one's transaction has ended.
     """
-    await connection.execute(
-        text("DELETE FROM answers WHERE created_at < now() - make_interval(days => :days)"),
-        {"days": ANSWER_DAYS},
-    )
-    await connection.execute(
+    values = {"caller": caller, "key": key, "request": request}
+    taken = await connection.execute(
         text(
             "INSERT INTO answers (caller, key, request) VALUES (:caller, :key, :request) "
-            "ON CONFLICT DO NOTHING"
+            "ON CONFLICT DO NOTHING RETURNING request"
         ),
-        {"caller": caller, "key": key, "request": request},
+        values,
     )
+    if taken.one_or_none() is not None:
+        return request, None, None
     row = await one(
         connection,
         "SELECT request, status, answer FROM answers WHERE caller = :caller AND key = :key",
         caller=caller,
         key=key,
     )
-    assert row is not None
+    if row is None:  # It was forgotten in this moment.
+        return request, None, None
     return row["request"], row["status"], row["answer"]
+
+
+async def forget_answers(connection: AsyncConnection) -> None:
+    """Forget what nobody sends again."""
+    await connection.execute(
+        text("DELETE FROM answers WHERE created_at < now() - make_interval(days => :days)"),
+        {"days": ANSWER_DAYS},
+    )
 
 
 async def keep_answer(

@@ -16,6 +16,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from services.scheduler.answers import forget_answers
+
 ROWS: Final = 2_000  # In one transaction.
 EVERY_S: Final = 60.0
 LOCK: Final = 7_003
@@ -52,6 +54,8 @@ class Archive:
         while True:
             try:
                 moved = await self.move()
+                async with self.engine.begin() as connection:
+                    await forget_answers(connection)
             except (SQLAlchemyError, OSError) as error:
                 log.error("archive", error=str(error))
                 moved = 0

@@ -8,6 +8,7 @@ new lane has seen every hold, or the hold will see the lane.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -56,6 +57,7 @@ class LaneStore:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self.engine = engine
+        self._expecting, self._expected = asyncio.Lock(), dict[int, datetime]()
 
     async def open_holds(self) -> OpenHolds:
         """Return the holds as far as this database knows them."""
@@ -172,8 +174,25 @@ class LaneStore:
     async def expect(self, times: dict[int, datetime]) -> None:
         """Say that lanes have offers due then, behind the commit that wrote them: the earliest counts.
 
-        A claim that has not seen them looks at its lanes once more (`Store.claim_due`).
+        A claim that has not seen them looks at its lanes once more (`Store.claim_due`). Who waits while
+        others say theirs has it said together with them.
         """
+        self._expect_also(times)
+        async with self._expecting:
+            said, self._expected = self._expected, {}
+            if not said:  # Somebody said ours.
+                return
+            try:
+                await self._expect_all(said)
+            except BaseException:
+                self._expect_also(said)
+                raise
+
+    def _expect_also(self, times: dict[int, datetime]) -> None:
+        for lane, at in times.items():
+            self._expected[lane] = min(at, self._expected.get(lane, at))
+
+    async def _expect_all(self, times: dict[int, datetime]) -> None:
         lanes = sorted(times)
         async with self.engine.begin() as connection:
             await connection.execute(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from alembic.script import ScriptDirectory
@@ -12,6 +13,7 @@ from sqlalchemy import text
 from ops.embedded.system import System
 from schemas.posts import Outcome
 from services.scheduler import counts, desk
+from services.scheduler.answers import forget_answers, keep_answer, recall_answer
 from services.scheduler.app import VERSIONS
 from services.scheduler.archive import Archive
 from services.scheduler.file_api import EXPORT
@@ -98,3 +100,18 @@ async def test_what_was_archived_comes_back_with_an_older_version(queue: Queue) 
         assert head is not None
         await connection.run_sync(_move, VERSIONS, head, down=False)
     assert await move_all(queue) == 2
+
+
+async def test_answers_are_kept_for_a_week(queue: Queue) -> None:
+    asked: dict[str, Any] = {"caller": "ada", "request": "r"}
+    async with queue.engine.begin() as connection:
+        for key in ("old", "new"):
+            assert await recall_answer(connection, key=key, **asked) == ("r", None, None)
+            await keep_answer(connection, caller="ada", key=key, status=201, answer='{"id": 1}')
+        await connection.execute(
+            text("UPDATE answers SET created_at = now() - interval '8 days' WHERE key = 'old'")
+        )
+        assert await recall_answer(connection, key="old", **asked) == ("r", 201, {"id": 1})
+        await forget_answers(connection)
+        assert await recall_answer(connection, key="new", **asked) == ("r", 201, {"id": 1})
+        assert await recall_answer(connection, key="old", **asked) == ("r", None, None)
