@@ -80,7 +80,7 @@ async def read_snapshots(cluster: Cluster, partitions: set[int]) -> dict[int, Re
                     newest[snapshot.partition] = snapshot
     finally:
         # Nobody is served until we are through, and by its heartbeats the group waits for us.
-        await kafka.leave(consumer.stop(), patience_s=GOODBYE_S)
+        await kafka.leave(consumer.stop, patience_s=GOODBYE_S)
     return {p: _restored(newest[p]) for p in sorted(partitions & newest.keys())}
 
 

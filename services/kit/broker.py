@@ -80,14 +80,14 @@ async def connected(broker: KafkaBroker) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        await leave(broker.stop(), patience_s=GOODBYE_S)
+        await leave(broker.stop, patience_s=GOODBYE_S)
 
 
-async def leave(goodbye: Awaitable[None], *, patience_s: float) -> None:
+async def leave(goodbye: Callable[[], Awaitable[None]], *, patience_s: float) -> None:
     """Stop a client without waiting for ever: uvloop waits up to 30 s for the other end of TLS."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(patience_s):
-            await goodbye
+            await goodbye()
 
 
 def subscribe(

@@ -17,6 +17,7 @@ COMPACTION_LAG_S: Final = 3_600.0
 USUAL: Final = 0.08  # How often a network fails in each way when nothing is wrong.
 BUSY_CLEANER: Final = 0.3  # In so many schedules the log cleaner runs all the time.
 CUT_EVERY: Final = 5  # In so many schedules one loses records: then people have to release.
+JUMPS_S: Final = (-3_600.0, -20.0, -0.3, 0.3, 20.0, 3_600.0)
 CUTS: Final = 6  # Its weight among the other faults there.
 
 
@@ -38,7 +39,7 @@ class Misfortune:
         acts = [
             self._kill_one, self._kill_one, self._stop_one, self._stop_one, self._cut_off_one,
             self._no_quorum, self._slow_network, self._bad_database, self._bad_channels,
-            self._clean, self._bad_batches,
+            self._clean, self._bad_batches, self._jump,
         ]  # fmt: skip
         acts += [self._cut_log] * (CUTS if self.cuts else 0)
         for network in self.world.networks.values():
@@ -122,6 +123,19 @@ class Misfortune:
             self.log.fails = how_often
 
         self._for_a_while("some batches cannot be written", lambda: bad(0.2), lambda: bad(0.0))
+
+    def _jump(self) -> None:
+        """Let a process's wall clock be wrong for a while; a new life of it has the right one."""
+        process, by_s = self._some(), JUMPS_S[self.count % len(JUMPS_S)]
+
+        def ahead(seconds: float) -> None:
+            process.skew_s += seconds
+
+        self._for_a_while(
+            f"the wall clock of {process.name} is {by_s:+.0f} s off",
+            lambda: ahead(by_s),
+            lambda: ahead(-by_s),
+        )
 
     def _cut_log(self) -> None:
         name, partition = DISRUPTIONS.name, self.count % DISRUPTIONS.partitions

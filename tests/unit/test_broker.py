@@ -65,5 +65,5 @@ async def test_a_goodbye_that_nobody_answers_is_not_waited_for() -> None:
         finally:
             left.set()
 
-    await kafka.leave(goodbye(), patience_s=0.01)
+    await kafka.leave(goodbye, patience_s=0.01)
     assert left.is_set()
