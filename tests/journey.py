@@ -13,7 +13,7 @@ from typing import Any, Final, Self, TypeVar
 import httpx
 from kafka import KafkaConsumer, KafkaProducer
 
-from ops.embedded.system import System
+from ops.embedded.system import TLS, System
 from schemas import envelope
 from schemas.base import Record
 from schemas.posts import DuePost
@@ -52,7 +52,9 @@ class Journey:
         self.marketing = enter(self.system.client("scheduler", "marketing"))
         self.approver = enter(self.system.client("scheduler", "approver"))
         self.publisher = enter(self.system.client("publisher", "viewer"))
-        self.sandbox = enter(httpx.Client(base_url=self.system.address("sandbox"), timeout=30))
+        self.sandbox = enter(
+            httpx.Client(base_url=self.system.address("sandbox"), timeout=30, verify=TLS)
+        )
         self._producer: Any = KafkaProducer(**self.system.cluster.options(), acks="all")
         self._stack.callback(self._producer.close)
         self._seen_before = len(self._record())

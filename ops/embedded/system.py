@@ -40,6 +40,7 @@ READY_S: Final = 60
 LEFTOVER_S: Final = 20
 RESTART_S: Final = 0.5
 SICK_RESTARTS: Final = 20
+TLS: Final = httpx.create_ssl_context()  # httpx makes one for each client: 20 ms.
 Progress = Callable[[str], None]
 
 
@@ -217,7 +218,7 @@ class System:
     def client(self, service: str, key: str = "admin") -> httpx.Client:
         """Return a client of a service, with one of the development keys."""
         headers = {"authorization": f"Bearer {self.keys[key]}"}
-        return httpx.Client(base_url=self.address(service), headers=headers, timeout=30)
+        return httpx.Client(base_url=self.address(service), headers=headers, timeout=30, verify=TLS)
 
     def tend(self) -> list[str]:
         """Start again what has crashed; returns the names. Call it now and then."""
@@ -306,7 +307,7 @@ def locked(data: Path) -> Iterator[None]:
 def is_ready(address: str) -> bool:
     """Say whether a service answers that it is ready."""
     try:
-        return httpx.get(f"{address}/readyz", timeout=6).is_success
+        return httpx.get(f"{address}/readyz", timeout=6, verify=TLS).is_success
     except httpx.HTTPError:
         return False
 

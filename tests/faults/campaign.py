@@ -43,6 +43,7 @@ MUTATED: Final = {"forgetful": "detector", "unreadable_is_nothing": "detector"}
 RACERS_S: Final = (0, 0, 0, 0, 0.1, 0.3, 0.5, 1, 2, 4)
 AHEAD_S: Final = 1.5  # So far ahead a race is queued.
 EVERY_S: Final = 0.7
+RACES_AT_ONCE: Final = 24
 FAULT_EVERY_S: Final = 5.0  # Of each of two that make them.
 CALM_EVERY_S: Final = 0.25
 STANDS_S: Final = (2.0, 15.0)
@@ -66,7 +67,11 @@ class Campaign:
 
     def run(self, minutes: float) -> History:
         """Race for so long, let everything come to rest, and return what was seen."""
-        with self._system() as self.system, self._clients(), ThreadPoolExecutor(24) as self.pool:
+        with (
+            self._system() as self.system,
+            self._clients(),
+            ThreadPoolExecutor(RACES_AT_ONCE + 6) as self.pool,
+        ):
             tending = [self.pool.submit(one) for one in (self._tend, self._release)]
             try:
                 self._play(minutes)
@@ -86,7 +91,10 @@ class Campaign:
         until_s, number = time.monotonic() + 60 * minutes, 0
         while time.monotonic() < until_s:
             number += 1
-            tasks.append(self.pool.submit(self._race, f"race-{number}"))
+            if (
+                len(tasks) - sum(task.done() for task in tasks) < RACES_AT_ONCE
+            ):  # Else we are behind.
+                tasks.append(self.pool.submit(self._race, f"race-{number}"))
             self._wait(EVERY_S * self.luck.uniform(0.3, 1.7))
             if number % 50 == 0:
                 self.say(f"{number} races, {len(self.history.faults)} faults")
