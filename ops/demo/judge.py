@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 Labels = Mapping[str, str]
+_WORD: Final = re.compile(r"[\w-]+")
 # What may be the end of an offer, and whether it then stands on the network; None: nobody knows.
 ENDS: Final[Mapping[str, bool | None]] = {
     "published": True, "retraction_failed": True, "retracted": False, "failed": False,
@@ -23,7 +24,7 @@ ENDS: Final[Mapping[str, bool | None]] = {
 class Disruption:
     """One disruption: when its report was acknowledged, and from when its end was on its way.
 
-    With a name, somebody must be told of it by that name.
+    With a name, one word of letters, digits and dashes, somebody must be told of it by that name.
     """
 
     name: str
@@ -135,9 +136,12 @@ def _look_at_end(verdict: Verdict, key: str, end: str | None, *, stands: bool) -
 def _look_at_updates(
     verdict: Verdict, disruptions: Sequence[Disruption], updates: Sequence[Arrival]
 ) -> None:
+    by_word: dict[str, list[Arrival]] = {}
+    for update in updates:
+        for word in set(_WORD.findall(update.text)):
+            by_word.setdefault(word, []).append(update)
     for disruption in [one for one in disruptions if one.name]:
-        named = re.compile(rf"(?<![\w-]){re.escape(disruption.name)}(?![\w-])")
-        about = [one for one in updates if named.search(one.text)]
+        about = by_word.get(disruption.name, [])
         if not about:
             verdict.untold.append(disruption.name)
             continue
