@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import GetCoreSchemaHandler, TypeAdapter
@@ -245,6 +245,12 @@ def deadlines_of(state: State, *, until: datetime) -> Iterator[Deadline]:
     for key, source in state.sources.items():
         if source.stale_at is not None and source.stale_at <= until:
             yield Deadline(subject=key, kind="stale", due_at=source.stale_at)
+
+
+def first_deadline(state: State) -> datetime | None:
+    """Return when the first of all deadlines is due; None where there is none."""
+    never = datetime.max.replace(tzinfo=UTC)
+    return min((one.due_at for one in deadlines_of(state, until=never)), default=None)
 
 
 def _of_reports(reports: Map[str, Report], until: datetime) -> Iterator[Deadline]:

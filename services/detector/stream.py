@@ -40,7 +40,7 @@ from schemas.topics import (
 )
 from services.detector.fold import fold, lost
 from services.detector.outbox import Outbox
-from services.detector.state import Entry, State, Step, deadlines_of
+from services.detector.state import Entry, State, Step, deadlines_of, first_deadline
 from services.detector.store import SOURCE, read_snapshots, write_snapshot
 from services.kit import broker as kafka
 from services.kit.cluster import Cluster
@@ -49,6 +49,7 @@ from services.kit.telemetry import Clock, trace_id
 GROUP = "detector"
 SNAPSHOT_EVERY_S = 2.0  # A commit costs about 6 ms, and a replay of two seconds costs less.
 READY_LAG_RECORDS = 1_000
+SNAPSHOT_PART = 20  # Of the time, at most, is spent on them: a replay costs less than that.
 CLOCK_EVERY_S = 0.2
 DEADLINE_AGAIN_S = 2.0  # A deadline that the fold did not act on is written again.
 CLOSED_INCIDENTS = 500
@@ -62,6 +63,14 @@ class Partition:
     state: State
     offset: int
     saved_offset: int
+    looked_at: State | None = None  # For its deadlines, of which this is the first:
+    next_at: datetime | None = None
+
+    def is_due(self, now: datetime) -> bool:
+        """Say whether a deadline is due. All of them are looked at when the state has changed."""
+        if self.looked_at is not self.state:
+            self.looked_at, self.next_at = self.state, first_deadline(self.state)
+        return self.next_at is not None and self.next_at <= now
 
 
 class Stream:
@@ -220,14 +229,17 @@ class Stream:
                     del self.partitions[partition]
 
     async def keep_snapshots(self) -> None:
-        """Write a snapshot of what has changed, every two seconds, for ever."""
+        """Write a snapshot of what has changed, every two seconds or, if it is large, less often, for ever."""
+        took_s = 0.0
         while True:
-            await asyncio.sleep(SNAPSHOT_EVERY_S)
+            await asyncio.sleep(max(SNAPSHOT_EVERY_S, took_s * SNAPSHOT_PART))
             async with self._one_at_a_time:  # Between batches, and behind all their outputs.
                 await self.outbox.all_settled()
                 taken = {p: (ours.state, ours.offset) for p, ours in self.partitions.items()}
+            begun_s = self.clock.monotonic_s()
             for partition, (state, offset) in taken.items():
                 await self._save(partition, state, offset)
+            took_s = self.clock.monotonic_s() - begun_s
 
     async def _save(self, partition: int, state: State, offset: int) -> None:
         ours = self.partitions.get(partition)
@@ -253,7 +265,8 @@ class Stream:
         while True:
             await asyncio.sleep(CLOCK_EVERY_S)
             for partition, ours in list(self.partitions.items()):
-                await self._write_due_deadlines(partition, ours.state)
+                if ours.is_due(self.clock.now()):
+                    await self._write_due_deadlines(partition, ours.state)
 
     async def _write_due_deadlines(self, partition: int, state: State) -> None:
         now, now_s = self.clock.now(), self.clock.monotonic_s()
