@@ -165,6 +165,7 @@ def test_a_detector_that_may_no_longer_write_holds_ends_and_offers_wait(
         admin.delete_acls([ACLFilter(**vars(rule))])
         told.event()
         wait_for("the detector's end", lambda: guarded.children["detector"].ended() is not None)
+        wait_for("the lease's end", lambda: told.gate()["state"] == "waiting")
         waiting = told.hand_over(3)
         wait_for("the gate", lambda: told.gate()["waiting_offers"])
         admin.create_acls([rule])
