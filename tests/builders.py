@@ -6,6 +6,7 @@ import itertools
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from ops.policies import DEFAULT, read_policy
 from schemas.base import Record
 from schemas.disruptions import Disruption
 from schemas.envelope import Unreadable
@@ -57,6 +58,13 @@ def a_rule(name: str = "line", **values: Any) -> Rule:
 def a_policy(*rules: Rule, **values: Any) -> Policy:
     known = {"name": "test", "rules": rules or (a_rule(),), "messages": {"en": _EN}}
     return Policy.model_validate(known | values)
+
+
+def at_once() -> dict[str, Any]:
+    """Return a policy that waits for nothing: no quiet period, no gap between updates."""
+    policy = read_policy(DEFAULT)
+    rules = [rule.model_copy(update={"quiet_s": 0, "update_gap_s": 0}) for rule in policy.rules]
+    return policy.model_copy(update={"rules": tuple(rules)}).model_dump(mode="json")
 
 
 def a_hold(matchers: str = '{line="coast"}', **values: Any) -> HoldOpened:

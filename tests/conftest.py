@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ops.embedded.system import System
-from ops.policies import DEFAULT, read_policy
+from tests.builders import at_once
 from tests.engines import Engines, engines
 from tests.journey import Journey
 
@@ -35,13 +35,6 @@ def system(test_engines: Engines, tmp_path_factory: pytest.TempPathFactory) -> I
         with running.client("detector", "admin") as admin:
             admin.put("/v1/policy", json=at_once()).raise_for_status()
         yield running
-
-
-def at_once() -> dict[str, Any]:
-    """Return a policy that waits for nothing: no quiet period, no gap between updates."""
-    policy = read_policy(DEFAULT)
-    rules = [rule.model_copy(update={"quiet_s": 0, "update_gap_s": 0}) for rule in policy.rules]
-    return policy.model_copy(update={"rules": tuple(rules)}).model_dump(mode="json")
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ READY_S: Final = 60
 LEFTOVER_S: Final = 20
 RESTART_S: Final = 0.5
 SICK_RESTARTS: Final = 20
-TLS: Final = httpx.create_ssl_context()  # httpx makes one for each client: 20 ms.
+TLS: Final = httpx.create_ssl_context()  # Else httpx makes one for each client.
 Progress = Callable[[str], None]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import GetCoreSchemaHandler, TypeAdapter
@@ -234,29 +234,36 @@ def reports_of(state: State) -> Iterator[Report]:
 Kind = Literal["next_update", "draft", "release", "close", "report", "stale"]
 
 
+Due = tuple[str, Kind, datetime]  # Of what, what, and when.
+
+
 def deadlines_of(state: State, *, until: datetime) -> Iterator[Deadline]:
     """Yield the deadlines that are due by then."""
-    for story in state.stories.values():
-        for kind, due_at in story_deadlines(story):
-            if due_at <= until:
-                yield Deadline(subject=story.incident.incident_id, kind=kind, due_at=due_at)
-        yield from _of_reports(story.reports, until)
-    yield from _of_reports(state.waiting, until)
-    for key, source in state.sources.items():
-        if source.stale_at is not None and source.stale_at <= until:
-            yield Deadline(subject=key, kind="stale", due_at=source.stale_at)
+    for subject, kind, due_at in _all_due(state):
+        if due_at <= until:
+            yield Deadline(subject=subject, kind=kind, due_at=due_at)
 
 
 def first_deadline(state: State) -> datetime | None:
     """Return when the first of all deadlines is due; None where there is none."""
-    never = datetime.max.replace(tzinfo=UTC)
-    return min((one.due_at for one in deadlines_of(state, until=never)), default=None)
+    return min((due_at for _, _, due_at in _all_due(state)), default=None)
 
 
-def _of_reports(reports: Map[str, Report], until: datetime) -> Iterator[Deadline]:
+def _all_due(state: State) -> Iterator[Due]:
+    for story in state.stories.values():
+        for kind, due_at in story_deadlines(story):
+            yield story.incident.incident_id, kind, due_at
+        yield from _of_reports(story.reports)
+    yield from _of_reports(state.waiting)
+    for key, source in state.sources.items():
+        if source.stale_at is not None:
+            yield key, "stale", source.stale_at
+
+
+def _of_reports(reports: Map[str, Report]) -> Iterator[Due]:
     for key, report in reports.items():
-        if report.due_at is not None and report.due_at <= until:
-            yield Deadline(subject=key, kind="report", due_at=report.due_at)
+        if report.due_at is not None:
+            yield key, "report", report.due_at
 
 
 def story_deadlines(story: Story) -> Iterator[tuple[Kind, datetime]]:

@@ -49,7 +49,8 @@ from services.kit.telemetry import Clock, trace_id
 GROUP = "detector"
 SNAPSHOT_EVERY_S = 2.0  # A commit costs about 6 ms, and a replay of two seconds costs less.
 READY_LAG_RECORDS = 1_000
-SNAPSHOT_PART = 20  # Of the time, at most, is spent on them: a replay costs less than that.
+SNAPSHOT_PART = 20  # A twentieth of the time, at most, is spent on them,
+SNAPSHOT_LATEST_S = 30.0  # but a Kafka that was away does not put them off for long.
 CLOCK_EVERY_S = 0.2
 DEADLINE_AGAIN_S = 2.0  # A deadline that the fold did not act on is written again.
 CLOSED_INCIDENTS = 500
@@ -232,7 +233,7 @@ class Stream:
         """Write a snapshot of what has changed, every two seconds or, if it is large, less often, for ever."""
         took_s = 0.0
         while True:
-            await asyncio.sleep(max(SNAPSHOT_EVERY_S, took_s * SNAPSHOT_PART))
+            await asyncio.sleep(snapshot_pause_s(took_s))
             async with self._one_at_a_time:  # Between batches, and behind all their outputs.
                 await self.outbox.all_settled()
                 taken = {p: (ours.state, ours.offset) for p, ours in self.partitions.items()}
@@ -335,6 +336,11 @@ class Stream:
         closed = [i for i, incident in self.incidents.items() if incident.status == "closed"]
         for incident_id in closed[:-CLOSED_INCIDENTS]:
             del self.incidents[incident_id]
+
+
+def snapshot_pause_s(took_s: float) -> float:
+    """Return how long to wait for the next snapshots when the last ones took so long."""
+    return min(max(SNAPSHOT_EVERY_S, took_s * SNAPSHOT_PART), SNAPSHOT_LATEST_S)
 
 
 def _log(record: kafka.Record, found: envelope.Envelope | envelope.Unreadable, step: Step) -> None:

@@ -50,7 +50,7 @@ def _note_use(_: Any, record: ConnectionPoolEntry) -> None:
 def _ping_if_idle(connection: Any, record: ConnectionPoolEntry, _: Any) -> None:
     """Ask a connection that has rested whether it lives: a restarted server must cost no request.
 
-    SQLAlchemy's own `pool_pre_ping` asks each time, which is one question in ten of a busy service.
+    SQLAlchemy's own `pool_pre_ping` asks each time, one more question for each transaction.
     """
     if time.monotonic() - record.info.get("used_s", math.inf) > IDLE_S:
         try:

@@ -1,4 +1,7 @@
-"""What goes wrong in a campaign. Each act does one thing, undoes it, and returns what it was, in words."""
+"""What goes wrong in a campaign. Each act does one thing, undoes it, and returns what it was, in words.
+
+Two hands act at once: the end of one's cut is the end of the other's.
+"""
 
 from __future__ import annotations
 

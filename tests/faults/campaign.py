@@ -29,7 +29,7 @@ from kafka.errors import KafkaError
 from ops.demo.judge import Disruption, Labels
 from ops.demo.observer import arrivals_of
 from ops.embedded.system import System
-from tests.conftest import at_once
+from tests.builders import at_once
 from tests.faults.acts import SLOW_S, Acts
 from tests.faults.host import Host
 from tests.faults.seen import CALM, Fault, History

@@ -1,4 +1,4 @@
-"""A short campaign in CI; `./run faults --minutes 60` is the long one. A process of its own: it cuts its network."""
+"""A short campaign, where it is asked for; `./run faults --minutes 60` is the long one. It cuts its own network."""
 
 from __future__ import annotations
 

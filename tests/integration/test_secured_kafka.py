@@ -25,7 +25,7 @@ from services.cli import app
 from services.commands.topics import USERS, acl_of
 from services.kit.broker import new_admin
 from services.kit.cluster import Cluster
-from tests.conftest import at_once
+from tests.builders import at_once
 from tests.journey import Journey, wait_for
 from tests.secured import ADMIN, Secured, secured_kafka
 

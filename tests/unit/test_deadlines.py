@@ -1,4 +1,4 @@
-"""When the detector looks at its deadlines: at all of them only behind a change."""
+"""When the detector looks at its deadlines: at all of them only behind a change; and when it writes snapshots."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from schemas.disruptions import Fence
 from services.detector import stream
 from services.detector.fold import fold
 from services.detector.state import State, deadlines_of, first_deadline
-from services.detector.stream import Partition
+from services.detector.stream import Partition, snapshot_pause_s
 from tests.builders import a_disruption, a_policy, an_entry
 
 EVER = datetime.max.replace(tzinfo=UTC)
@@ -47,3 +47,12 @@ def test_a_state_that_did_not_change_is_looked_at_once(monkeypatch: pytest.Monke
     assert len(looked) == 1
     ours.state = State(policy=ours.state.policy)
     assert not ours.is_due(EVER)
+
+
+@pytest.mark.parametrize(
+    ("took_s", "pause_s"), [(0.0, 2.0), (0.1, 2.0), (0.5, 10.0), (1.2, 24.0), (12.0, 30.0)]
+)
+def test_large_snapshots_are_written_less_often_and_never_put_off_for_long(
+    took_s: float, pause_s: float
+) -> None:
+    assert snapshot_pause_s(took_s) == pause_s
