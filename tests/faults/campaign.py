@@ -262,7 +262,7 @@ class Campaign:
         until_s = time.monotonic() + SETTLE_S
         while time.monotonic() < until_s:
             self._read_outcomes()
-            if not self.history.verdict().unaccounted:
+            if self.history.all_ended():
                 return
             time.sleep(0.2)
 

@@ -42,6 +42,10 @@ class History:
             lease_s=LEASE_S, may_end=MAY_END,
         )  # fmt: skip
 
+    def all_ended(self) -> bool:
+        """Say whether the scheduler names an end of each offer; what stands on the network is not read yet."""
+        return all(self.outcomes.get(key) in MAY_END for key in self.offers)
+
     def sent_late(self) -> list[str]:
         """Return what began to go out too late; what began in time and was long on its way is not."""
         return [

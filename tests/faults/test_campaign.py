@@ -1,4 +1,4 @@
-"""A short campaign, where it is asked for; `./run faults --minutes 60` is the long one. It cuts its own network."""
+"""A short campaign, which CI runs by itself; `./run faults --minutes 60` is the long one. It cuts its own network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SEED = 5
 
 @pytest.mark.skipif(
     "INTERLOCK_FAULTS" not in os.environ,
-    reason="minutes on two cores: INTERLOCK_FAULTS=1 ./run test tests/faults, or ./run faults",
+    reason="it wants the machine for itself: INTERLOCK_FAULTS=1 ./run test tests/faults",
 )
 @pytest.mark.timeout(1200)
 def test_the_promise_holds_while_processes_are_killed_and_stopped(repository: Path) -> None:
