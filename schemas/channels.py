@@ -100,18 +100,25 @@ class ChannelAccount(Record):
     text: TextLimit | None = None
     media: MediaLimit | None = None
     takes_offers: bool = True
+    takes_threads: bool = False
 
 
-def objections(account: ChannelAccount, text: str, media: Sequence[Media]) -> dict[str, str]:
-    """Return what an account will not take of an offer, by the field."""
+def objections(
+    account: ChannelAccount, texts: Sequence[str], media: Sequence[Media]
+) -> dict[str, str]:
+    """Return what an account will not take of an offer, by the field; `texts` are its parts."""
     found: dict[str, str] = {}
     if not account.takes_offers:
         found["account"] = f"{account.account} ({account.channel}) takes status updates only"
-    if account.text is not None and not fits(text, account.text):
-        count = length(text, account.text)
-        found["text"] = (
-            f"{account.account} takes {account.text.most} {account.text.unit}, this has {count}"
-        )
+    for number, text in enumerate(texts):
+        if account.text is not None and not fits(text, account.text):
+            count = length(text, account.text)
+            where = f"thread/{number - 1}" if number else "text"
+            found[where] = (
+                f"{account.account} takes {account.text.most} {account.text.unit}, this has {count}"
+            )
+    if len(texts) > 1 and not account.takes_threads:
+        found["thread"] = f"{account.account} ({account.channel}) takes posts of one part only"
     if media and account.media is None:
         found["media"] = f"{account.account} ({account.channel}) takes no pictures"
     if media and account.media is not None and (why := account.media.refusal(media)):

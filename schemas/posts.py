@@ -30,6 +30,7 @@ Result = Literal[
 MediaType = Literal["image/jpeg", "image/png", "image/gif", "image/webp"]
 Link = Annotated[str, StringConstraints(max_length=2_000, pattern=r"^https?://[^\s]+$")]
 MOST_MEDIA = 4
+MOST_PARTS = 20
 
 
 class Media(Value):
@@ -51,13 +52,15 @@ class Card(Value):
 class Post(Value):
     """One text for one channel account. `kind` alone decides whether a hold can stop it.
 
-    `moment` and `severity` are an update's, for channels that show states.
+    `thread` are the parts that follow an offer's first, each as a reply to the one before; a first
+    comment is one of them. `moment` and `severity` are an update's, for channels that show states.
     """
 
     post_id: Id
     kind: Kind
     account: Account
     text: Text
+    thread: tuple[Text, ...] = Field(default=(), max_length=MOST_PARTS - 1)
     labels: Labels = {}
     language: Language | None = None
     due_at: Instant

@@ -61,7 +61,7 @@ class Queue:
             rows: list[dict[str, Any]] = [
                 {
                     "lane_id": lane, "account": "social-en", "text": "To the sea", "language": None,
-                    "due_at": now + one, "latest_at": now + one + useful, "media": [],
+                    "due_at": now + one, "latest_at": now + one + useful, "media": [], "thread": [],
                     "card": None, "external_id": None,
                 }
                 for one in due

@@ -213,7 +213,7 @@ def known_as(name: str, account: AnyAccount, can: Capabilities) -> ChannelAccoun
     takes_offers = not isinstance(account, StatuspageAccount | WebPushAccount)
     return ChannelAccount(
         account=name, channel=account.channel, text=can.text, media=can.media,
-        takes_offers=takes_offers,
+        takes_offers=takes_offers, takes_threads=can.threads,
     )  # fmt: skip
 
 

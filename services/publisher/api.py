@@ -14,9 +14,9 @@ from schemas.labels import Matchers, covers
 from services.kit.web import Caller, Problem, require
 from services.publisher.archive import Archive
 from services.publisher.circuit import Circuit
-from services.publisher.ledger import Capabilities, State
+from services.publisher.ledger import Capabilities, Entry, State
 from services.publisher.rates import Rate
-from services.publisher.store import Entry, Store
+from services.publisher.store import Store
 from services.publisher.stream import Stream
 
 READERS = ("viewer", "operations", "marketing", "approver", "admin")

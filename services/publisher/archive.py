@@ -15,7 +15,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.kit.telemetry import Clock
-from services.publisher.store import ARCHIVE, Entry, entry_of
+from services.publisher.ledger import Entry
+from services.publisher.store import ARCHIVE, entry_of
 
 ROWS: Final = 5_000  # In one transaction: it must not hold up a send.
 EVERY_S: Final = 60.0

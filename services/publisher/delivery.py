@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime
 from typing import Final, Protocol, assert_never
 
@@ -34,11 +34,22 @@ from services.publisher.channels import (
     Uncertain,
     Unknown,
 )
+from services.publisher.channels.threads import Threads
 from services.publisher.gate import Cleared, Held, Stale, TooLate, Verdict, Waiting
-from services.publisher.ledger import GiveUp, LookUp, SendAgain, State, after_unknown, refusal
+from services.publisher.job import SAID, Job
+from services.publisher.ledger import (
+    Attempt,
+    GiveUp,
+    LookUp,
+    SendAgain,
+    State,
+    after_unknown,
+    refusal,
+)
 from services.publisher.paces import Paces
+from services.publisher.proof import LOST, PART
 from services.publisher.rates import Told
-from services.publisher.store import Attempt, Entry, Sent, Store
+from services.publisher.store import Sent, Store
 from services.publisher.takeback import TakeBack, is_within
 
 UNKNOWN_TRIES: Final = 5  # An update on a channel that knows no keys is not said twenty times.
@@ -46,15 +57,6 @@ LONGEST_REST_S: Final = 2.0  # Then the gate is asked again: a hold may have ope
 TELL_AFTER_S: Final = 600.0  # An update that did not get through so long is a person's matter.
 DETAIL_CHARS: Final = 500
 log = structlog.get_logger()
-
-_SAID: dict[State, Result] = {
-    "sent": "published",
-    "failed": "failed",
-    "uncertain": "uncertain",
-    "retracting": "published",
-    "retracted": "retracted",
-    "retraction_failed": "retraction_failed",
-}
 
 
 class Gate(Protocol):
@@ -65,27 +67,6 @@ class Gate(Protocol):
     def judge(self, post: Post) -> Verdict: ...
 
     async def changed(self) -> None: ...
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """One post to be settled. `dropped` when its partition went to another publisher."""
-
-    post: Post
-    attempt: int
-    settled: Callable[[], None]
-    traceparent: str = ""
-    dropped: bool = False
-    partition: int = 0
-    # What this run knows of the post's sends:
-    recorded: bool = False
-    has_turn: bool = False
-    maybe_sent: bool = False
-    failures: int = 0
-    unknowns: int = 0
-    begun_at: datetime | None = None
-    tried_at: datetime | None = None
-    last_failure: str = ""
 
 
 class Delivery:
@@ -176,13 +157,12 @@ class Delivery:
     async def _was_settled(self, job: Job) -> bool:
         """Look into the ledger; an intent that somebody left becomes ours, and may have been sent."""
         entry = await self.store.find(job.post.post_id)
-        if _is_settled(entry, job):
-            assert entry is not None
-            await self._say(job, _SAID[entry.state], entry=entry)  # The answer was lost.
+        if entry is not None and job.is_settled_by(entry):
+            await self.emit(job.told_by(entry), job.traceparent)  # The answer was lost.
             return True
         if entry is None or entry.state != "intent":
             return False
-        job.recorded, job.begun_at, job.maybe_sent = True, entry.intent_at, True
+        job.adopt(entry)
         await self.store.adopt_intent(job.post.post_id)
         return await self._decide(job, "a publisher ended in the middle of the send")
 
@@ -195,24 +175,34 @@ class Delivery:
             before = job.last_failure or "it may have gone out before"
             await self._end(job, "uncertain", f"{before}: {reason}")
             return
+        if job.so_far is not None:
+            await self._end_in_part(job, reason)
+            return
         if job.recorded:
             await self.store.withdraw_intent(job.post.post_id, why=reason[:DETAIL_CHARS])
         await self._say(job, result, reason=reason, hold_id=hold_id)
 
     async def _publish(self, job: Job, cleared: Cleared) -> bool:
         """Try once; say whether that was the end."""
-        channel, account = self.channels[job.post.account], job.post.account
+        account = job.post.account
         job.tried_at = self.clock.now()
         try:
-            made = await channel.publish(cleared, key=job.post.post_id)
+            made = await self._send(job, cleared)
         except TooLate:
             return False  # Nothing was sent: a new fence decides.
         except (Partly, NotSent, Duplicate, Refused, Unknown, Uncertain) as error:
             return await self._on_failure(job, cleared, error)
         self.paces.worked(account)
-        await self._sent(job, cleared, made)  # First of all: the rest may fail.
+        sent = self._attempt(job, cleared, "published")
+        await self._sent(job, sent, made)  # First of all: the rest may fail.
         await self._hear(account, made.told)
         return True
+
+    async def _send(self, job: Job, cleared: Cleared) -> Publication:
+        channel = self.channels[job.post.account]
+        if job.so_far is not None and isinstance(channel, Threads):
+            return await channel.go_on(cleared, key=job.post.post_id, so_far=job.so_far)
+        return await channel.publish(cleared, key=job.post.post_id)
 
     async def _hear(self, account: str, told: Told | None) -> None:
         try:
@@ -229,10 +219,10 @@ class Delivery:
         account, why, after_s, is_end = job.post.account, str(error), 0.0, False
         match error:
             case Partly():
-                job.maybe_sent, job.last_failure = True, why[:DETAIL_CHARS]
-                if not error.failed:
+                await self._on_part(job, cleared, error)
+                if error.because is None:
                     return False  # The clearance ran out, not the channel.
-                self.paces.failed(account, why)
+                return await self._on_failure(job, cleared, error.because)
             case NotSent():
                 await self._note(job, cleared, f"not sent: {why}")
                 await self._hear(account, error.told)
@@ -249,15 +239,29 @@ class Delivery:
                 is_end = await self._decide(job, why)
         return is_end or await self._retry(job, why, after_s=after_s)
 
+    async def _on_part(self, job: Job, cleared: Cleared, error: Partly) -> None:
+        """Keep what is out: whoever goes on sends the rest, and not this again."""
+        job.last_failure = str(error)[:DETAIL_CHARS]
+        if error.so_far is None:
+            job.maybe_sent = True
+            return
+        job.so_far, job.last_part = error.so_far, self._attempt(job, cleared, f"{PART}: {error}")
+        await self.store.record_attempt(
+            job.post.post_id, job.last_part, publication=error.so_far.id, url=error.so_far.url
+        )
+
     async def _on_last_word(
         self, job: Job, cleared: Cleared, error: Duplicate | Refused | Uncertain
     ) -> None:
         self.paces.worked(job.post.account)
         if isinstance(error, Duplicate) and job.maybe_sent:
             detail = "the network has it already, under an id that it did not tell"
-            await self._sent(job, cleared, Publication("", detail=detail))
+            sent = self._attempt(job, cleared, "published")
+            await self._sent(job, sent, Publication("", detail=detail))
         elif isinstance(error, Uncertain):
             await self._end(job, "uncertain", str(error))
+        elif job.so_far is not None:
+            await self._end_in_part(job, str(error))
         else:
             await self._note(job, cleared, f"refused: {error}")
             await self._end(job, "failed", str(error))
@@ -298,7 +302,7 @@ class Delivery:
                 continue
             if found is None:
                 return await self._decide(job, why, looked=True)
-            await self._sent(job, None, found)
+            await self._sent(job, self._attempt(job, None, LOST), found)
             return True
         return True
 
@@ -321,24 +325,34 @@ class Delivery:
         if job.post.kind == "update":
             now = self.clock.now()
             if now >= job.post.latest_at:
-                await self._end(job, "uncertain" if job.maybe_sent else "failed", why)
+                await self._give_up(job, why)
                 return True
             if (now - job.begun_at).total_seconds() > TELL_AFTER_S:
                 self.late[job.post.post_id] = f"{job.post.account}: {why}"
         await self._wait(job, after_s)
         return False
 
+    async def _give_up(self, job: Job, why: str) -> None:
+        if job.so_far is not None and not job.maybe_sent:
+            await self._end_in_part(job, why)
+        else:
+            await self._end(job, "uncertain" if job.maybe_sent else "failed", why)
+
+    async def _end_in_part(self, job: Job, why: str) -> None:
+        """End a thread whose rest does not follow; what is out counts as sent, and is taken back so."""
+        last = job.last_part or self._attempt(job, None, LOST)
+        await self._sent(job, replace(last, answer=f"{PART}, and no more"), job.in_part(why))
+
     async def _wait(self, job: Job, after_s: float = 0) -> None:
         job.failures += 1
         await asyncio.sleep(max(after_s, backoff_s(job.failures, chance=self.chance())))
 
-    async def _sent(self, job: Job, cleared: Cleared | None, made: Publication) -> None:
+    async def _sent(self, job: Job, attempt: Attempt, made: Publication) -> None:
         at = self.clock.now()
-        answer = "published" if cleared else "found, published before"
         sent = Sent(
             post_id=job.post.post_id,
             at=at,
-            attempt=self._attempt(job, cleared, answer),
+            attempt=attempt,
             publication=made.id,
             url=made.url,
             detail=made.detail[:DETAIL_CHARS],
@@ -346,8 +360,9 @@ class Delivery:
         )
         if not await self.store.record_sent(sent):
             log.error("the ledger has no intent of a post that was sent", post=job.post.post_id)
-        fence = cleared.fence if cleared else None
-        await self._say(job, "published", reason=made.detail, publication=made, at=at, fence=fence)
+        await self._say(
+            job, "published", reason=made.detail, publication=made, at=at, fence=attempt.fence
+        )
         if job.post.kind == "offer":
             hold = self.gate.holds.covering(job.post.labels)
             entry = await self.store.find(job.post.post_id) if hold is not None else None
@@ -359,7 +374,7 @@ class Delivery:
             job.post.post_id, state, done_at=self.clock.now(), detail=detail[:DETAIL_CHARS]
         )
         log.warning("not published", post=job.post.post_id, state=state, why=detail)
-        await self._say(job, _SAID[state], reason=detail[:DETAIL_CHARS])
+        await self._say(job, SAID[state], reason=detail[:DETAIL_CHARS])
 
     async def _say(
         self,
@@ -369,32 +384,12 @@ class Delivery:
         reason: str = "",
         hold_id: str | None = None,
         publication: Publication | None = None,
-        entry: Entry | None = None,
         at: datetime | None = None,
         fence: int | None = None,
     ) -> None:
-        if entry is not None:
-            publication = Publication(entry.publication, entry.url) if entry.publication else None
-            reason, at, hold_id = entry.detail, entry.done_at, entry.hold_id
-            fence = entry.fence
-        outcome = Outcome(
-            post_id=job.post.post_id,
-            kind=job.post.kind,
-            account=job.post.account,
-            attempt=job.attempt,
-            result=result,
-            at=at or self.clock.now(),
-            reason=reason,
-            hold_id=hold_id,
-            fence=fence,
-            incident_id=job.post.incident_id,
-            publication=(publication.id or None) if publication else None,
-            url=publication.url if publication else None,
-        )
+        made = publication or Publication("")
+        outcome = job.outcome(
+            result, at=at or self.clock.now(), reason=reason, hold_id=hold_id, fence=fence,
+            publication=made.id or None, url=made.url,
+        )  # fmt: skip
         await self.emit(outcome, job.traceparent)
-
-
-def _is_settled(entry: Entry | None, job: Job) -> bool:
-    if entry is None or entry.state in ("intent", "withdrawn"):
-        return False
-    return entry.state != "failed" or entry.attempt >= job.attempt

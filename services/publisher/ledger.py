@@ -12,7 +12,8 @@ The database has the same table and refuses every other move.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from datetime import datetime
+from typing import Any, Literal
 
 from schemas.channels import MediaLimit, TextLimit
 from schemas.posts import Kind, Post
@@ -41,6 +42,41 @@ def before(state: State) -> list[State]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One try of a post, and the fence it relied on; times are the publisher's wall clock."""
+
+    at: datetime
+    publisher: str
+    answer: str
+    fence: int | None = None
+    fence_begun_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One row of the ledger. `begun_at` is when the send that worked began."""
+
+    post_id: str
+    kind: Kind
+    account: str
+    state: State
+    attempt: int
+    labels: dict[str, str]
+    incident_id: str | None
+    intent_at: datetime
+    done_at: datetime | None
+    publication: str | None
+    url: str | None
+    detail: str
+    hold_id: str | None
+    publisher: str
+    fence: int | None
+    fence_begun_at: datetime | None
+    begun_at: datetime | None
+    attempts: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
     """What a channel can do. The core decides from this alone.
 
@@ -48,7 +84,7 @@ class Capabilities:
     `reads_back`: whether one can look a post up whose answer was lost: by its key, or by its words.
     `refuses_duplicates`: it refuses what it has already, and so says that it has it.
     `parallel`: how many offers may be under way at once; 1 keeps their order.
-    `media`: which pictures it takes; None: none.
+    `media`: which pictures it takes; None: none. `threads`: an offer may have several parts.
     `has_rate`: the network tells of a limit that all who use the account share; `delete_bucket` is
     the one that deletions draw on.
     """
@@ -59,6 +95,7 @@ class Capabilities:
     refuses_duplicates: bool = False
     text: TextLimit | None = None
     media: MediaLimit | None = None
+    threads: bool = False
     parallel: int = 1
     has_rate: bool = False
     delete_bucket: str = "delete"
@@ -70,6 +107,8 @@ def refusal(post: Post, can: Capabilities | None) -> str:
         return f"there is no channel account {post.account}"
     if post.media and can.media is None:
         return "media: this channel takes no pictures"
+    if post.thread and not can.threads:
+        return "thread: this channel takes posts of one part only"
     return can.media.refusal(post.media) if can.media else ""
 
 

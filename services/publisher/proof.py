@@ -17,6 +17,7 @@ from schemas.labels import Labels, Matchers, covers
 Verdict = Literal["proven", "unknown", "no fence", "fence too old", "covered by a hold", "left"]
 BROKEN: frozenset[Verdict] = frozenset({"no fence", "fence too old", "covered by a hold", "left"})
 LOST = "found, published before"
+PART = "in part"  # How the answer of a try begins that left a thread unfinished.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,14 +81,16 @@ def prove(send: Send, spans: Sequence[Span], rule: Rule, *, now: datetime) -> tu
 
 
 def _tries(send: Send) -> list[tuple[datetime, datetime]]:
-    """Return when each try that may have published began, and its fence."""
-    if send.begun_at is not None and send.fence_begun_at is not None:
-        return [(send.begun_at, send.fence_begun_at)]
-    return [
+    """Return when each try that may have published began, and its fence; a thread has several."""
+    last = send.begun_at is not None and send.fence_begun_at is not None
+    found = [
         (datetime.fromisoformat(one["at"]), datetime.fromisoformat(one["fence_begun_at"]))
         for one in send.attempts
-        if "fence_begun_at" in one
+        if "fence_begun_at" in one and (not last or str(one["answer"]).startswith(PART))
     ]
+    if send.begun_at is not None and send.fence_begun_at is not None:
+        found.append((send.begun_at, send.fence_begun_at))
+    return found
 
 
 def _overlaps(span: Span, begun_at: datetime, fence_at: datetime, slack: timedelta) -> bool:

@@ -17,7 +17,7 @@ from faststream.kafka import KafkaBroker
 from schemas.posts import Post
 from schemas.topics import Topic
 from services.kit import broker as kafka
-from services.publisher.delivery import Job
+from services.publisher.job import Job
 from services.publisher.offsets import Offsets
 
 COMMIT_EVERY_S: Final = 1.0

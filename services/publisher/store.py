@@ -25,7 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from schemas.posts import Kind, Post
 from services.publisher.batches import Batches
-from services.publisher.ledger import State, before
+from services.publisher.ledger import Attempt, Entry, State, before
 
 SCHEMA = "publisher"
 TAKE_BACK_ROWS = 10_000
@@ -86,44 +86,9 @@ ATTEMPT = """
 UPDATE ledger
 SET attempts = CASE WHEN jsonb_array_length(attempts) >= 20 THEN attempts - 0
                     ELSE attempts END || $2::jsonb,
-    changed_at = now()
+    publication = COALESCE($3, publication), url = COALESCE($4, url), changed_at = now()
 WHERE post_id = $1
 """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
-    """One try of a post, and the fence it relied on; times are the publisher's wall clock."""
-
-    at: datetime
-    publisher: str
-    answer: str
-    fence: int | None = None
-    fence_begun_at: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """One row of the ledger. `begun_at` is when the send that worked began."""
-
-    post_id: str
-    kind: Kind
-    account: str
-    state: State
-    attempt: int
-    labels: dict[str, str]
-    incident_id: str | None
-    intent_at: datetime
-    done_at: datetime | None
-    publication: str | None
-    url: str | None
-    detail: str
-    hold_id: str | None
-    publisher: str
-    fence: int | None
-    fence_begun_at: datetime | None
-    begun_at: datetime | None
-    attempts: list[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,10 +205,22 @@ class Store:
             written = {row.post_id for row in rows}
         return [one.post_id in written for one in sents]
 
-    async def record_attempt(self, post_id: str, attempt: Attempt) -> None:
-        """Keep what became of one try that was not the last; the newest twenty are kept."""
+    async def record_attempt(
+        self,
+        post_id: str,
+        attempt: Attempt,
+        *,
+        publication: str | None = None,
+        url: str | None = None,
+    ) -> None:
+        """Keep what became of one try that was not the last, and what of the post is out by now.
+
+        The newest twenty tries are kept.
+        """
         async with self.engine.begin() as connection:
-            await connection.exec_driver_sql(ATTEMPT, (post_id, _as_json(attempt)))
+            await connection.exec_driver_sql(
+                ATTEMPT, (post_id, _as_json(attempt), publication, url)
+            )
 
     async def record(self, post_id: str, state: State, **values: Any) -> bool:
         """Move a row to a state that may follow its own; False where it may not."""

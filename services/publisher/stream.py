@@ -41,10 +41,11 @@ from services.kit import broker as kafka
 from services.kit.cluster import Cluster
 from services.kit.telemetry import Clock, trace_id
 from services.publisher.accounts import AnyAccount, known_as, posts_of
-from services.publisher.delivery import Delivery, Job
+from services.publisher.delivery import Delivery
 from services.publisher.fence import VOID_AFTER_S, Fence, begin
 from services.publisher.gate import Cleared, Passed, Verdict, Waiting, judge
 from services.publisher.history import History
+from services.publisher.job import Job
 from services.publisher.outbox import Outbox
 from services.publisher.page import Incidents
 from services.publisher.queues import Queues

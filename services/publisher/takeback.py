@@ -20,9 +20,9 @@ from services.kit.telemetry import Clock
 from services.publisher.accounts import AnyAccount
 from services.publisher.backoff import backoff_s
 from services.publisher.channels import Channel, NotSent, Publication, Refused, Unknown
-from services.publisher.ledger import State
+from services.publisher.ledger import Entry, State
 from services.publisher.paces import Paces
-from services.publisher.store import Entry, Store
+from services.publisher.store import Store
 
 TRIES: Final = 10  # About two minutes; then a person is told.
 LONGEST_REST_S: Final = 20.0  # Far below the time after which another publisher takes it over.

@@ -1,6 +1,6 @@
 """Texts as networks count them, and what becomes of one that is too long: parts, never a cut.
 
-An offer that is too long is refused by name; an update goes out as a thread.
+An offer that is too long is refused by name; an update goes out as a thread, see channels/threads.py.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from typing import Final
 import regex
 
 from schemas.channels import TextLimit, fits
+from schemas.posts import MOST_PARTS
 
 _SENTENCES: Final = regex.compile(r"(?<=[.!?…。！？])\s+|\n+")
-MAX_PARTS: Final = 20
 LINE_CHARS: Final = 120
 
 
@@ -41,7 +41,7 @@ def parts(text: str, limit: TextLimit | None) -> list[str]:
                 found[-1] = f"{found[-1]} {word}"
             else:
                 found.append(word)
-    if len(found) > MAX_PARTS:
+    if len(found) > MOST_PARTS:
         raise ValueError(f"the text would need {len(found)} posts of at most {limit.most}")
     return [f"{part} ({number}/{len(found)})" for number, part in enumerate(found, 1)]
 

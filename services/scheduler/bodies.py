@@ -23,7 +23,7 @@ from pydantic import (
 from schemas.base import Id, Instant, Language, Text, Title, WithoutNul
 from schemas.labels import Labels, parse_matchers
 from schemas.policies import Zone
-from schemas.posts import MOST_MEDIA, Account, Card, Media
+from schemas.posts import MOST_MEDIA, MOST_PARTS, Account, Card, Media
 from services.scheduler import campaign_life
 from services.scheduler.life import State
 from services.scheduler.recovery import USEFUL_S, Plan, Review
@@ -31,6 +31,7 @@ from services.scheduler.slots import Frame, Hours
 
 BATCH_POSTS = 1_000
 Mark = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[\w.~ -]+$")]
+Thread = Annotated[tuple[Text, ...], Field(max_length=MOST_PARTS - 1)]
 DAY_S = 86_400
 
 
@@ -96,6 +97,7 @@ class PostChange(_Body):
     """Some of an offer."""
 
     text: Text = "offer"
+    thread: Thread = ()
     due_at: Instant | None = None
     latest_at: Instant | None = None
     language: Language | None = None
@@ -107,13 +109,15 @@ class PostChange(_Body):
 class PostBody(_Body):
     """An offer, on one account or several, at one time or at each of a rule.
 
-    Without an account it goes to the campaign's. `variants` are the words for an account of its own.
+    Without an account it goes to the campaign's. `variants` are the words for an account of its own, in
+    place of `text`; `thread` are the parts below it, each a reply to the one before: a first comment too.
     `slot: next` is the next time that the campaign's hours and drip leave free.
     """
 
     account: Account | None = None
     accounts: tuple[Account, ...] = Field(default=(), max_length=50)
     text: Text
+    thread: Thread = ()
     variants: dict[Account, Text] = {}
     due_at: Instant | None = None
     slot: Literal["next"] | None = None
@@ -208,6 +212,7 @@ class PostView(BaseModel):
     campaign_id: str
     account: str
     text: str
+    thread: list[str] = []
     language: str | None
     labels: dict[str, str]
     due_at: datetime

@@ -61,9 +61,9 @@ def check(
             latest_at = latest_of(at, body.latest_at, useful_s=campaign.useful_s)
             if latest_at <= at:
                 done.wrong(f"{number}/latest_at", "must be later than due_at")
-            for account, text in texts.items():
+            for account, (text, *thread) in texts.items():
                 row = _row(body, account, at, latest_at, labels, many=many)
-                done.rows.append(row | {"text": text})
+                done.rows.append(row | {"text": text, "thread": thread})
     return done
 
 
@@ -73,19 +73,22 @@ def _texts(
     body: PostBody,
     campaign: Campaign,
     known: Mapping[str, ChannelAccount],
-) -> dict[str, str]:
-    """Return the words for each account, with the campaign's marks on their links."""
+) -> dict[str, list[str]]:
+    """Return the parts for each account, with the campaign's marks on their links."""
     accounts = body.on(tuple(campaign.accounts))
     if not accounts:
         done.wrong(f"{number}/account", "neither this nor the campaign names an account")
     for name in set(body.variants) - set(accounts):
         done.wrong(f"{number}/variants/{name}", "is none of this offer's accounts")
     texts = {
-        account: marked(body.variants.get(account, body.text), campaign.utm, account=account)
+        account: [
+            marked(text, campaign.utm, account=account)
+            for text in (body.variants.get(account, body.text), *body.thread)
+        ]
         for account in accounts
     }
-    for account, text in texts.items() if known else ():
-        for where, why in _objections(body, account, text, known):
+    for account, parts in texts.items() if known else ():
+        for where, why in _objections(body, account, parts, known):
             done.wrong(f"{number}/{where}", why)
     return texts
 
@@ -113,14 +116,14 @@ def _times(
 
 
 def _objections(
-    body: PostBody, account: str, text: str, known: Mapping[str, ChannelAccount]
+    body: PostBody, account: str, parts: list[str], known: Mapping[str, ChannelAccount]
 ) -> Iterator[tuple[str, str]]:
     found = known.get(account)
     if found is None:
         yield "account", unknown("account", account, known)
         return
     words = f"variants/{account}" if account in body.variants else "text"
-    for name, why in objections(found, text, body.media).items():
+    for name, why in objections(found, parts, body.media).items():
         yield (words if name == "text" else name), why
 
 

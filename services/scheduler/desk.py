@@ -25,26 +25,28 @@ SHOWN_STATE: Final = (
 POST: Final = f"""
     SELECT p.post_id, p.campaign_id, p.account, p.text, p.language, l.labels, p.due_at, p.latest_at,
         {SHOWN_STATE} AS state, p.attempt, p.reason, p.hold_id, p.publication, p.url, p.author,
-        p.approver, p.number, p.version, p.external_id, p.media, p.card, p.cancel_at, p.lane_id
+        p.approver, p.number, p.version, p.external_id, p.media, p.card, p.thread, p.cancel_at,
+        p.lane_id
     FROM posts p JOIN lanes l USING (lane_id)
 """  # noqa: S608  # A constant.
 ARCHIVED: Final = POST.replace("FROM posts p", "FROM posts_archive p")
 _ADD: Final = """
     INSERT INTO posts (post_id, campaign_id, lane_id, account, text, language, due_at, latest_at, state,
-        author, media, card, external_id, ready_at)
+        author, media, card, thread, external_id, ready_at)
     SELECT post_id, :campaign, lane_id, account, text, language, due_at, latest_at, :state, :author,
-        CAST(media AS jsonb), CAST(card AS jsonb), external_id, clock_timestamp()
+        CAST(media AS jsonb), CAST(card AS jsonb), CAST(thread AS jsonb), external_id, clock_timestamp()
     FROM unnest(CAST(:ids AS text[]), CAST(:lanes AS bigint[]), CAST(:accounts AS text[]),
         CAST(:texts AS text[]), CAST(:languages AS text[]), CAST(:due AS timestamptz[]),
         CAST(:latest AS timestamptz[]), CAST(:media AS text[]), CAST(:cards AS text[]),
-        CAST(:externals AS text[]))
+        CAST(:threads AS text[]), CAST(:externals AS text[]))
         WITH ORDINALITY AS new (post_id, lane_id, account, text, language, due_at, latest_at, media, card,
-            external_id, position)
+            thread, external_id, position)
     ORDER BY position
     ON CONFLICT (campaign_id, external_id) WHERE external_id IS NOT NULL DO NOTHING
     RETURNING post_id
 """
 
+_JSON: Final = frozenset({"media", "card", "thread"})
 _ALIKE: Final = """
     SELECT new.position, p.post_id, p.account, p.due_at
     FROM unnest(CAST(:ids AS text[]), CAST(:accounts AS text[]), CAST(:texts AS text[]),
@@ -85,6 +87,7 @@ async def add_posts(
             "latest": [post["latest_at"] for post in posts],
             "media": [json.dumps(post["media"]) for post in posts],
             "cards": [None if post["card"] is None else json.dumps(post["card"]) for post in posts],
+            "threads": [json.dumps(post["thread"]) for post in posts],
             "externals": [post["external_id"] for post in posts],
         },
     )
@@ -98,11 +101,11 @@ async def change_post(
 ) -> None:
     """Change some of a post, and what becomes of its approval."""
     known = {
-        name: json.dumps(value) if name in ("media", "card") and value is not None else value
+        name: json.dumps(value) if name in _JSON and value is not None else value
         for name, value in values.items()
     }
     changes = ", ".join(
-        f"{name} = CAST(:{name} AS jsonb)" if name in ("media", "card") else f"{name} = :{name}"
+        f"{name} = CAST(:{name} AS jsonb)" if name in _JSON else f"{name} = :{name}"
         for name in values
     )
     await connection.execute(

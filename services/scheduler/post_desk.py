@@ -179,12 +179,13 @@ class PostDesk:
         whole = PostBody(
             account=post.account, text=values.get("text", post.text), due_at=due_at,
             latest_at=latest_at, labels=labels, media=values.get("media", tuple(post.media)),
+            thread=values.get("thread", tuple(post.thread)),
         )  # fmt: skip
         done = check([whole], campaign, self.known, free=iter(()))
         refuse(done, strip="0/")
         values |= {"due_at": due_at, "latest_at": latest_at}
-        if "text" in values:
-            values["text"] = done.rows[0]["text"]
+        for name in {"text", "thread"} & values.keys():
+            values[name] = done.rows[0][name]  # With the campaign's marks on its links.
         values["lane_id"] = lane = await self.lane(connection, campaign, labels)
         values.pop("labels", None)
         if "media" in values:

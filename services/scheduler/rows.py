@@ -1,7 +1,8 @@
 """Rows of files as offers, and offers as rows: CSV (RFC 4180) and NDJSON. Pure.
 
-A CSV has one line of names: those of an offer's fields, `label.NAME` for its labels and `picture.url`,
-`picture.type`, `picture.alt` for a picture. An empty cell is as no cell.
+A CSV has one line of names: those of an offer's fields, `label.NAME` for its labels, `picture.url`,
+`picture.type`, `picture.alt` for a picture, `thread.1`, `thread.2` for the parts below its text. An empty
+cell is as no cell.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ Format = Literal["csv", "ndjson"]
 PLAIN: Final = (
     "account", "text", "due_at", "latest_at", "language", "external_id", "slot", "recurring",
 )  # fmt: skip
-LABEL, PICTURE = "label.", "picture."
+LABEL, PICTURE, THREAD = "label.", "picture.", "thread."
 SHOWN: Final = ("post_id", "state", "reason", "publication", "url")
 
 
@@ -79,9 +80,11 @@ def _csv(content: str) -> Iterator[dict[str, Any] | str]:
 def strange_columns(names: Iterable[str]) -> str:
     """Say which names of columns mean nothing; empty: all are known."""
     strange = sorted(
-        name for name in names if name not in PLAIN and not name.startswith((LABEL, PICTURE))
+        name
+        for name in names
+        if name not in PLAIN and not name.startswith((LABEL, PICTURE, THREAD))
     )
-    known = f"{', '.join(PLAIN)}, {LABEL}NAME, {PICTURE}url, {PICTURE}type, {PICTURE}alt"
+    known = f"{', '.join(PLAIN)}, {LABEL}NAME, {PICTURE}url, {PICTURE}type, {PICTURE}alt, {THREAD}1"
     return f"no such column: {', '.join(strange)}; there are: {known}" if strange else ""
 
 
@@ -95,7 +98,13 @@ def of_cells(row: Mapping[str, str | None]) -> dict[str, Any]:
         made["labels"] = labels
     if picture:
         made["media"] = [picture]
+    if thread := sorted((name for name in cells if name.startswith(THREAD)), key=_place):
+        made["thread"] = [cells[name] for name in thread]
     return made
+
+
+def _place(name: str) -> tuple[int, str]:
+    return len(name), name  # `thread.10` behind `thread.9`.
 
 
 def write(posts: Iterable[Mapping[str, Any]], form: Format, *, head: bool) -> str:

@@ -34,7 +34,7 @@ _PLAN: Final = TypeAdapter(Plan)
 
 POST_COLUMNS: Final = """
     p.post_id, p.account, p.text, p.language, p.due_at, p.latest_at, p.ready_at, p.campaign_id,
-    p.attempt, p.media, p.card, p.lane_id, p.version
+    p.attempt, p.media, p.card, p.thread, p.lane_id, p.version
 """
 _PULSE: Final = """
     INSERT INTO pulse (id, alive_at, returned_at) VALUES (1, clock_timestamp(), 'epoch')
@@ -392,6 +392,7 @@ def due_post(row: Any, labels: dict[str, str], *, attempt: int) -> DuePost:
             "campaign_id": row["campaign_id"],
             "media": row["media"],
             "card": row["card"],
+            "thread": row["thread"],
         }
     )
     return DuePost(post=post, attempt=attempt)

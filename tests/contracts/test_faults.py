@@ -9,7 +9,7 @@ import os
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,9 @@ from services.kit.telemetry import Clock
 from services.publisher import accounts, backoff
 from services.publisher.channels import Channel, email, http
 from services.publisher.channels.email import Email
-from services.publisher.delivery import Delivery, Job
+from services.publisher.delivery import Delivery
 from services.publisher.gate import Passed, Verdict, judge
+from services.publisher.job import Job
 from services.publisher.mail_store import MailStore
 from services.publisher.paces import Paces
 from services.publisher.store import SCHEMA, Store
@@ -48,6 +49,7 @@ class Open:
 
     holds: OpenHolds = field(default_factory=OpenHolds)
     patience: int = 1_000_000
+    now: datetime = AT
 
     def judge(self, post: Post) -> Verdict:
         now_s = Clock().monotonic_s()
@@ -55,7 +57,9 @@ class Open:
         if self.patience == 0:
             self.holds.apply(a_hold("{}"))
         passed = Passed(number=1, begun_s=now_s, begun_at=Clock().now())
-        return judge(post, open_holds=self.holds, passed=passed, now_s=now_s, now=AT, lease_s=5)
+        return judge(
+            post, open_holds=self.holds, passed=passed, now_s=now_s, now=self.now, lease_s=5
+        )
 
     async def changed(self) -> None:
         raise AssertionError("nothing here waits")

@@ -14,8 +14,8 @@ from ops.embedded.system import System
 from schemas.posts import Post
 from services.kit import database
 from services.kit.telemetry import Clock
-from services.publisher.ledger import FOLLOWS, State
-from services.publisher.store import SCHEMA, Attempt, Sent, Store
+from services.publisher.ledger import FOLLOWS, Attempt, State
+from services.publisher.store import SCHEMA, Sent, Store
 from tests.builders import a_post
 from tests.simulation.ledger import MemoryStore, Rows
 

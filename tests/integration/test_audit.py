@@ -19,8 +19,9 @@ from services.kit import database
 from services.kit.cluster import Cluster
 from services.kit.telemetry import Clock
 from services.publisher.audit import Audit
+from services.publisher.ledger import Attempt
 from services.publisher.proof import Rule
-from services.publisher.store import SCHEMA, Attempt, Sent, Store
+from services.publisher.store import SCHEMA, Sent, Store
 from tests.builders import a_post
 from tests.journey import Journey, wait_for
 

@@ -17,8 +17,9 @@ from services.kit import database
 from services.kit.telemetry import Clock
 from services.publisher import backoff
 from services.publisher.channels import Channel, NotSent, Refused, Unknown
-from services.publisher.delivery import Delivery, Job
+from services.publisher.delivery import Delivery
 from services.publisher.gate import Passed, Verdict, judge
+from services.publisher.job import Job
 from services.publisher.paces import Paces
 from services.publisher.store import SCHEMA, Store
 from services.publisher.takeback import TakeBack

@@ -121,7 +121,8 @@ def test_a_wrong_row_is_named_and_nothing_is_queued_unless_the_good_ones_are_ask
 def test_ndjson_says_all_that_an_offer_can(desk: Desk) -> None:
     offers = [
         {
-            "account": "web", "text": "To the sea", "due_at": DUE, "labels": {"line": "coast"},
+            "account": "social-en", "text": "To the sea", "due_at": DUE, "labels": {"line": "coast"},
+            "thread": ["There", "and back"],
             "external_id": "crm-1",
             "media": [{"url": "https://a.example/a.png", "type": "image/png", "alt": "The sea"}],
         }
@@ -132,6 +133,7 @@ def test_ndjson_says_all_that_an_offer_can(desk: Desk) -> None:
     (post,) = map(json.loads, out.read_text().splitlines())
     assert post["external_id"] == "crm-1"
     assert post["media"] == offers[0]["media"]
+    assert post["thread"] == offers[0]["thread"]
     assert post["labels"] == {"line": "coast", "network": desk.journey.network}
 
 

@@ -15,8 +15,8 @@ from schemas.posts import Post
 from services.kit import database
 from services.kit.telemetry import Clock
 from services.publisher.archive import Archive
-from services.publisher.ledger import FOLLOWS, State
-from services.publisher.store import SCHEMA, Attempt, Sent, Store
+from services.publisher.ledger import FOLLOWS, Attempt, State
+from services.publisher.store import SCHEMA, Sent, Store
 from tests.builders import a_post
 
 

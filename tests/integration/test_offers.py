@@ -73,6 +73,32 @@ def test_links_of_a_campaign_are_marked_before_their_length_is_counted(journey: 
     assert changed.json()["text"] == f"https://b.example?{marks}"
 
 
+def test_a_thread_is_checked_part_by_part_and_goes_out_in_order(journey: Journey) -> None:
+    campaign = journey.campaign(utm={"campaign": "autumn"})
+    wrong = add(journey, campaign, **HOUR, thread=["short", "x" * 501]).json()["errors"]
+    assert [one["pointer"] for one in wrong] == ["/0/thread/1"]
+    not_here = add(journey, campaign, **HOUR, account="web", thread=["and more"]).json()["errors"]
+    assert not_here[0]["pointer"] == "/0/thread"
+    assert "one part only" in not_here[0]["detail"]
+    made = add(journey, campaign, **HOUR, thread=["first", "second"]).json()
+    path = f"/v1/posts/{made['post_id']}"
+    changed = journey.marketing.patch(path, json={"thread": ["https://a.example"]}).json()
+    assert changed["thread"] == [
+        "https://a.example?utm_source=social-en&utm_medium=social&utm_campaign=autumn"
+    ]
+    assert changed["text"] == made["text"]
+    name = uuid.uuid4().hex
+    sent = add(journey, campaign, text=f"{name} 1", thread=[f"{name} 2", f"{name} 3"]).json()
+    journey.wait_state(sent["post_id"], "published")
+    parts = [f"{sent['post_id']}.{number}" for number in (1, 2, 3)]
+    seen = journey.seen(among=parts)
+    assert [one["text"] for one in seen] == [f"{name} {number}" for number in (1, 2, 3)]
+    assert journey.standing(parts) == set(parts)
+    journey.marketing.post(f"/v1/posts/{sent['post_id']}/retract").raise_for_status()
+    journey.wait_state(sent["post_id"], "retracted")
+    assert journey.standing(parts) == set()
+
+
 def test_an_offer_that_is_out_is_taken_back_on_request(journey: Journey) -> None:
     campaign = journey.campaign()
     waiting = add(journey, campaign, **HOUR).json()["post_id"]

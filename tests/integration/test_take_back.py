@@ -15,9 +15,10 @@ from services.kit import database
 from services.kit.telemetry import Clock
 from services.publisher.accounts import WebhookAccount
 from services.publisher.channels import Channel
+from services.publisher.ledger import Attempt
 from services.publisher.paces import Paces
 from services.publisher.rates import Told
-from services.publisher.store import SCHEMA, Attempt, Sent, Store
+from services.publisher.store import SCHEMA, Sent, Store
 from services.publisher.takeback import TakeBack
 from tests.builders import a_hold, a_post
 from tests.fakes import FakeChannel

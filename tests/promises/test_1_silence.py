@@ -13,6 +13,8 @@ from tests.journey import LEASE_S, Journey, wait_for
 BACKLOG = 60
 SLOW_S = 0.04
 OUT_BEFORE = 5
+PARTS = 15
+SLOW_PART_S = 0.15  # Of one thread: it needs several fences, one behind the other.
 
 
 def offers_race_the_event(journey: Journey) -> tuple[list[str], list[str], float]:
@@ -45,6 +47,21 @@ def test_without_the_gate_they_do(journey: Journey) -> None:
     wait_for("the backlog", lambda: len(journey.seen(among=covered)) == BACKLOG)
     with pytest.raises(AssertionError, match="covered offers went out after the event"):
         check(journey, covered, acknowledged_s)
+
+
+def test_a_thread_ends_between_two_parts_and_what_is_out_is_taken_back(journey: Journey) -> None:
+    journey.faults(slow_s=SLOW_PART_S)
+    rest = tuple(f"part {number}" for number in range(2, PARTS + 1))
+    (thread,) = journey.hand_over(1, text="part 1", thread=rest)
+    parts = [f"{thread}.{number}" for number in range(1, PARTS + 1)]
+    wait_for("some parts", lambda: len(journey.seen(among=parts)) >= OUT_BEFORE)
+    acknowledged_s = journey.event()
+    wait_for("the take-back", lambda: (journey.ledger(thread) or {}).get("state") == "retracted")
+    out = journey.seen(among=parts)
+    assert [one["key"] for one in out] == parts[: len(out)]
+    assert OUT_BEFORE <= len(out) < PARTS
+    assert not [s for s in out if s["at_s"] - SLOW_PART_S > acknowledged_s + LEASE_S]
+    assert journey.standing(parts) == set()
 
 
 def test_an_offer_queued_under_a_hold_goes_out_only_when_somebody_approves_it(

@@ -13,8 +13,8 @@ from schemas.posts import Post
 from services.kit.telemetry import Clock
 from services.publisher.channels import NotSent, Publication, Retracted, Unknown
 from services.publisher.gate import Cleared
-from services.publisher.ledger import Capabilities, State, before
-from services.publisher.store import Attempt, Entry, Intent, Sent, Store
+from services.publisher.ledger import Attempt, Capabilities, Entry, State, before
+from services.publisher.store import Intent, Sent, Store
 
 SLOW = 0.1  # How often a network takes long when nothing is wrong with it.
 
@@ -109,11 +109,23 @@ class MemoryStore(Store):
         )  # fmt: skip
         return True
 
-    async def record_attempt(self, post_id: str, attempt: Attempt) -> None:
+    async def record_attempt(
+        self,
+        post_id: str,
+        attempt: Attempt,
+        *,
+        publication: str | None = None,
+        url: str | None = None,
+    ) -> None:
         async with self._take_turn():
             known = self.rows[post_id]
             tries = [*known.attempts, {"answer": attempt.answer}][-20:]
-            self._put(replace(known, attempts=tries))
+            self._put(
+                replace(
+                    known, attempts=tries, url=url or known.url,
+                    publication=publication or known.publication,
+                )
+            )  # fmt: skip
 
     async def record(self, post_id: str, state: State, **values: Any) -> bool:
         async with self._take_turn():

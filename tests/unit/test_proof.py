@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from schemas.labels import parse_matchers
-from services.publisher.proof import LOST, Rule, Send, Span, covering, prove
+from services.publisher.proof import LOST, PART, Rule, Send, Span, covering, prove
 from tests.builders import AT
 
 MS = timedelta(milliseconds=1)
@@ -72,6 +72,15 @@ def test_a_send_that_was_found_again_is_judged_by_its_tries() -> None:
     assert verdict(lost) == "proven"
     assert verdict(lost, a_span()) == "covered by a hold"
     assert verdict(a_send(fence_begun_at=None, attempts=[found])) == "unknown"
+
+
+def test_each_part_of_a_thread_proves_its_own_fence() -> None:
+    early = {"at": AT.isoformat(), "answer": f"{PART}: 1 of 2", "fence_begun_at": AT.isoformat()}
+    assert verdict(a_send(attempts=[early])) == "proven"
+    late = early | {"at": (AT + 300 * MS).isoformat()}
+    assert verdict(a_send(attempts=[late])) == "fence too old"
+    refused = late | {"answer": "refused: it came to nothing"}
+    assert verdict(a_send(attempts=[refused])) == "proven"
 
 
 def test_what_a_hold_was_to_take_back_and_stands_is_found() -> None:

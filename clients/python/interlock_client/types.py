@@ -31,6 +31,7 @@ class NewPost(TypedDict, total=False):
     account: str
     accounts: list[str]
     text: str
+    thread: list[str]
     variants: dict[str, str]
     due_at: str
     slot: Literal["next"]
@@ -50,6 +51,7 @@ class Post(TypedDict):
     campaign_id: str
     account: str
     text: str
+    thread: NotRequired[list[str]]
     language: str | None
     labels: dict[str, str]
     due_at: str

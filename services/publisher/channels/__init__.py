@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from schemas.channels import TextLimit, fits, length
 from schemas.posts import Post
 from services.publisher.gate import Cleared
 from services.publisher.ledger import Capabilities
 from services.publisher.rates import Told
-from services.publisher.texts import parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +45,6 @@ class NotSent(Exception):
         self.retry_after_s, self.told = retry_after_s, told
 
 
-class Partly(Exception):
-    """Some of it went out; go on with the same key, behind a new clearance.
-
-    `failed`: the channel did, and is to be left alone for a while.
-    """
-
-    def __init__(self, why: str, *, failed: bool = False) -> None:
-        super().__init__(why)
-        self.failed = failed
-
-
 class Unknown(Exception):
     """Nobody can say whether it was published."""
 
@@ -68,6 +55,24 @@ class Duplicate(Exception):
 
 class Uncertain(Exception):
     """Nobody can say whether it was published, and no second try would tell."""
+
+
+class Partly(Exception):
+    """Some of it went out; go on with the same key, behind a new clearance.
+
+    `so_far` are the parts of a thread that stand, where they can be told apart. `because` is what the
+    channel answered for the next one; None: the clearance ran out, not the channel.
+    """
+
+    def __init__(
+        self,
+        why: str,
+        *,
+        so_far: Publication | None = None,
+        because: NotSent | Refused | Unknown | Uncertain | None = None,
+    ) -> None:
+        super().__init__(why)
+        self.so_far, self.because = so_far, because
 
 
 class Channel(Protocol):
@@ -92,13 +97,3 @@ class ReadsBack(Protocol):
     """A channel on which a post can be looked up whose answer was lost, as `reads_back` says."""
 
     async def look_up(self, post: Post, *, key: str) -> Publication | None: ...
-
-
-def texts_of(post: Post, limit: TextLimit) -> list[str]:
-    """Return the texts to publish: an update that is too long is a thread; an offer is refused."""
-    if post.kind == "offer" and not fits(post.text, limit):
-        raise Refused(f"the text has {length(post.text, limit)} of at most {limit.most} characters")
-    try:
-        return parts(post.text, limit)
-    except ValueError as error:
-        raise Refused(str(error)) from error

@@ -34,10 +34,10 @@ from services.publisher.channels import (
     Refused,
     Retracted,
     Unknown,
-    texts_of,
 )
 from services.publisher.channels.http import ask, failure, new_client, told_by
 from services.publisher.channels.pictures import Picture, Pictures
+from services.publisher.channels.threads import Part, Threads, texts_of
 from services.publisher.gate import Cleared
 from services.publisher.ledger import Capabilities
 from services.publisher.rates import Told
@@ -49,10 +49,11 @@ _MEDIA: Final = MediaLimit(most=4, bytes=1_000_000, alt=1_000)
 _TAG: Final = regex.compile(r"(?<=^|\s)#(\p{L}[\p{L}\p{N}_]{0,63})")
 _BASE32: Final = "234567abcdefghijklmnopqrstuvwxyz"
 _TID_CHARS: Final = 13
+KEPT: Final = 200
 _READ_HERE: Final = frozenset({400, 401, 500})  # What they mean stands in the answer.
 
 
-class Bluesky:
+class Bluesky(Threads):
     """One account."""
 
     capabilities = Capabilities(
@@ -61,6 +62,7 @@ class Bluesky:
         reads_back="exact",
         text=_LIMIT,
         media=_MEDIA,
+        threads=True,
         has_rate=True,
         delete_bucket="create",
     )
@@ -70,25 +72,43 @@ class Bluesky:
         self.client = new_client(base_url=account.url, connections=CONNECTIONS)
         self.pictures = Pictures(_MEDIA, allowed=account.picture_hosts)
         self.session: dict[str, str] = {}
+        self.cids: dict[str, str] = {}  # Of what was posted last, by address.
         self.login = asyncio.Lock()
 
-    async def publish(self, cleared: Cleared, *, key: str) -> Publication:
-        refs: list[dict[str, str]] = []
-        told: Told | None = None
-        images = await self.pictures.of(cleared.post, self._upload)
-        for number, text in enumerate(texts_of(cleared.post, _LIMIT)):
-            await self._sign_in()
-            record = self._record(cleared.post, text, refs)
-            if number == 0 and (embed := _embed(cleared.post, images)):
-                record["embed"] = embed
-            cleared.check(self.clock.monotonic_s())
-            ref, told = await self._create(record, record_key(cleared.post, key, number))
-            refs.append(ref)
-        return Publication(" ".join(r["uri"] for r in refs), self._url(refs[0]["uri"]), told)
+    def texts(self, post: Post) -> list[str]:
+        return texts_of(post, _LIMIT)
+
+    async def _send(self, cleared: Cleared, part: Part) -> Publication:
+        post = cleared.post
+        images = await self.pictures.of(post, self._upload) if part.number == 0 else []
+        await self._sign_in()
+        record = self._record(post, part.text)
+        if part.number == 0 and (embed := _embed(post, images)):
+            record["embed"] = embed
+        if part.above:
+            root, parent = await self._ref(part.above[0]), await self._ref(part.above[-1])
+            record["reply"] = {"root": root, "parent": parent}
+        rkey = record_key(post, part.key, part.number)
+        cleared.check(self.clock.monotonic_s())
+        ref, told = await self._create(record, rkey)
+        self._keep(ref)
+        return Publication(ref["uri"], self._url(ref["uri"]), told)
+
+    async def _ref(self, uri: str) -> dict[str, str]:
+        """Return how another post names one of ours; another publisher may have made it."""
+        if uri not in self.cids:
+            answer, _ = await self._call("GET", "com.atproto.repo.getRecord", params=self._at(uri))
+            self._keep(answer.json())
+        return {"uri": uri, "cid": self.cids[uri]}
+
+    def _keep(self, ref: dict[str, str]) -> None:
+        self.cids[ref["uri"]] = ref["cid"]
+        while len(self.cids) > KEPT:
+            del self.cids[next(iter(self.cids))]
 
     async def look_up(self, post: Post, *, key: str) -> Publication | None:
         found = []
-        for number, text in enumerate(texts_of(post, _LIMIT)):
+        for number, text in enumerate(self.texts(post)):
             ref = await self._get(record_key(post, key, number), text)
             if ref is None:
                 return None
@@ -113,7 +133,7 @@ class Bluesky:
         await self.client.aclose()
         await self.pictures.aclose()
 
-    def _record(self, post: Post, text: str, refs: list[dict[str, str]]) -> dict[str, Any]:
+    def _record(self, post: Post, text: str) -> dict[str, Any]:
         record: dict[str, Any] = {
             "$type": COLLECTION,
             "text": text,
@@ -123,8 +143,6 @@ class Bluesky:
             record["langs"] = [post.language]
         if found := facets(text):
             record["facets"] = found
-        if refs:
-            record["reply"] = {"root": refs[0], "parent": refs[-1]}
         return record
 
     async def _create(
@@ -143,7 +161,7 @@ class Bluesky:
 
     async def _get(self, rkey: str, text: str) -> dict[str, str] | None:
         await self._sign_in()
-        params = {"repo": self.session["did"], "collection": COLLECTION, "rkey": rkey}
+        params = self._at(rkey)
         try:
             answer, _ = await self._call("GET", "com.atproto.repo.getRecord", params=params)
         except Refused:
@@ -152,6 +170,10 @@ class Bluesky:
         if found["value"].get("text") != text:
             raise Refused(f"the record {rkey} is another post")
         return {"uri": found["uri"], "cid": found["cid"]}
+
+    def _at(self, uri: str) -> dict[str, str]:
+        rkey = uri.rsplit("/", 1)[-1]
+        return {"repo": self.session["did"], "collection": COLLECTION, "rkey": rkey}
 
     def _url(self, uri: str) -> str:
         rkey = uri.rsplit("/", 1)[1]

@@ -25,9 +25,10 @@ from schemas.channels import MediaLimit, TextLimit
 from schemas.posts import Post
 from services.kit.telemetry import Clock
 from services.publisher.accounts import DiscordAccount
-from services.publisher.channels import Publication, Retracted, texts_of
+from services.publisher.channels import Publication, Retracted
 from services.publisher.channels.http import ask, new_client, told_by
 from services.publisher.channels.pictures import Picture, Pictures, as_it_is
+from services.publisher.channels.threads import Part, Threads, texts_of
 from services.publisher.gate import Cleared
 from services.publisher.ledger import Capabilities
 from services.publisher.rates import Told
@@ -41,7 +42,7 @@ _LIMIT = TextLimit(most=2_000, unit="utf16")
 _GONE = frozenset({404})
 
 
-class Discord:
+class Discord(Threads):
     """One channel, by a bot or by a webhook."""
 
     def __init__(self, account: DiscordAccount, clock: Clock) -> None:
@@ -53,6 +54,7 @@ class Discord:
             reads_back="search" if self.is_bot else "none",
             text=_LIMIT,
             media=_MEDIA,
+            threads=True,
             has_rate=True,
         )
         self.pictures = Pictures(_MEDIA, allowed=account.picture_hosts)
@@ -64,21 +66,21 @@ class Discord:
             self.headers = {"authorization": f"Bot {account.token.get_secret_value()}"}
         self.client = new_client(connections=CONNECTIONS, keeps=self.is_bot)
 
-    async def publish(self, cleared: Cleared, *, key: str) -> Publication:
-        ids: list[str] = []
-        told: Told | None = None
+    def texts(self, post: Post) -> list[str]:
+        return texts_of(post, _LIMIT)
+
+    async def _send(self, cleared: Cleared, part: Part) -> Publication:
         where = f"{self.path}/messages" if self.is_bot else f"{self.path}?wait=true"
-        pictures: list[Picture] = await self.pictures.of(cleared.post, as_it_is)
-        for number, text in enumerate(texts_of(cleared.post, _LIMIT)):
-            body: dict[str, Any] = {"content": text, "allowed_mentions": {"parse": []}}
-            if self.is_bot:
-                nonce = hashlib.sha256(f"{key}.{number}".encode()).hexdigest()[:NONCE_CHARS]
-                body |= {"nonce": nonce, "enforce_nonce": True}
-            values = _with_files(body, pictures if number == 0 else [])
-            cleared.check(self.clock.monotonic_s())
-            answer, told = await self._ask("POST", where, **values)
-            ids.append(str(answer.json()["id"]))
-        return Publication(" ".join(ids), None, told)
+        body: dict[str, Any] = {"content": part.text, "allowed_mentions": {"parse": []}}
+        if self.is_bot:
+            nonce = hashlib.sha256(f"{part.key}.{part.number}".encode()).hexdigest()[:NONCE_CHARS]
+            body |= {"nonce": nonce, "enforce_nonce": True}
+        first = part.number == 0
+        pictures = await self.pictures.of(cleared.post, as_it_is) if first else []
+        values = _with_files(body, pictures)
+        cleared.check(self.clock.monotonic_s())
+        answer, told = await self._ask("POST", where, **values)
+        return Publication(str(answer.json()["id"]), None, told)
 
     async def look_up(self, post: Post, *, key: str) -> Publication | None:
         me, _ = await self._ask("GET", f"{self.account.url}/api/v10/users/@me")
@@ -88,7 +90,7 @@ class Discord:
             for message in answer.json()
             if message["author"]["id"] == me.json()["id"]
         }
-        texts = texts_of(post, _LIMIT)
+        texts = self.texts(post)
         if not all(text in mine for text in texts):
             return None
         return Publication(" ".join(mine[text] for text in texts), None, told)

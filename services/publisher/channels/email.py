@@ -168,7 +168,7 @@ class Email:
         if done.later:
             why = f"{done.sent} of {count} mails were sent; {done.later[-1]}"
             if done.sent or done.unknown:
-                raise Partly(why, failed=True)
+                raise Partly(why, because=NotSent(why))
             raise NotSent(why)
         if count and done.refused == count:
             raise Refused("every recipient was refused")

@@ -28,9 +28,10 @@ from schemas.channels import MediaLimit, TextLimit
 from schemas.posts import Post
 from services.kit.telemetry import Clock
 from services.publisher.accounts import MastodonAccount
-from services.publisher.channels import NotSent, Publication, Retracted, texts_of
+from services.publisher.channels import NotSent, Publication, Retracted
 from services.publisher.channels.http import ask, new_client, told_by
 from services.publisher.channels.pictures import Picture, Pictures
+from services.publisher.channels.threads import Part, Threads, texts_of
 from services.publisher.gate import Cleared
 from services.publisher.ledger import Capabilities
 from services.publisher.rates import Told
@@ -44,7 +45,7 @@ _MEDIA = MediaLimit(most=4, bytes=16_000_000, alt=1_500)
 _GONE = frozenset({404})
 
 
-class Mastodon:
+class Mastodon(Threads):
     """One account on one server."""
 
     def __init__(self, account: MastodonAccount, clock: Clock) -> None:
@@ -59,36 +60,32 @@ class Mastodon:
             reads_back="search",
             text=limit,
             media=_MEDIA,
+            threads=True,
             has_rate=True,
         )
         self.pictures = Pictures(_MEDIA, allowed=account.picture_hosts)
         self.client = new_client(base_url=account.url, connections=CONNECTIONS)
 
-    async def publish(self, cleared: Cleared, *, key: str) -> Publication:
+    def texts(self, post: Post) -> list[str]:
+        return texts_of(post, self.limit)
+
+    async def _send(self, cleared: Cleared, part: Part) -> Publication:
         post = cleared.post
-        texts = texts_of(post, self.limit)
-        ids: list[str] = []
-        told: Told | None = None
-        media = await self.pictures.of(post, self._upload)
-        for number, text in enumerate(texts, 1):
-            form: dict[str, Any] = {"status": text, "visibility": self.account.visibility}
-            if media and number == 1:
-                form["media_ids[]"] = media
-            if post.language:
-                form["language"] = post.language[:2]
-            if ids:
-                form["in_reply_to_id"] = ids[-1]
-            headers = self._headers(f"{key}.{number}" if len(texts) > 1 else key)
-            cleared.check(self.clock.monotonic_s())
-            answer, told = await self._ask("POST", "/api/v1/statuses", data=form, headers=headers)
-            made = answer.json()
-            ids.append(str(made["id"]))
-            if number == 1:
-                url = made.get("url")
-        return Publication(" ".join(ids), url, told)
+        form: dict[str, Any] = {"status": part.text, "visibility": self.account.visibility}
+        if part.number == 0 and (media := await self.pictures.of(post, self._upload)):
+            form["media_ids[]"] = media
+        if post.language:
+            form["language"] = post.language[:2]
+        if part.above:
+            form["in_reply_to_id"] = part.above[-1]
+        headers = self._headers(f"{part.key}.{part.number + 1}" if part.of > 1 else part.key)
+        cleared.check(self.clock.monotonic_s())
+        answer, told = await self._ask("POST", "/api/v1/statuses", data=form, headers=headers)
+        made = answer.json()
+        return Publication(str(made["id"]), made.get("url"), told)
 
     async def look_up(self, post: Post, *, key: str) -> Publication | None:
-        texts = texts_of(post, self.limit)
+        texts = self.texts(post)
         me, _ = await self._ask("GET", "/api/v1/accounts/verify_credentials")
         path = f"/api/v1/accounts/{me.json()['id']}/statuses"
         answer, told = await self._ask("GET", path, params={"limit": NEWEST})

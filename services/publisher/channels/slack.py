@@ -23,9 +23,9 @@ from services.publisher.channels import (
     Refused,
     Retracted,
     Unknown,
-    texts_of,
 )
 from services.publisher.channels.http import ask, new_client
+from services.publisher.channels.threads import Part, Threads, texts_of
 from services.publisher.gate import Cleared
 from services.publisher.ledger import Capabilities
 
@@ -46,7 +46,7 @@ _LATER: Final = frozenset(
 _UNKNOWN: Final = frozenset({"internal_error", "fatal_error"})
 
 
-class Slack:
+class Slack(Threads):
     """One channel of one workspace."""
 
     capabilities = Capabilities(
@@ -55,6 +55,7 @@ class Slack:
         reads_back="search",
         text=_LIMIT,
         media=_MEDIA,
+        threads=True,
         has_rate=True,
     )
 
@@ -62,17 +63,17 @@ class Slack:
         self.account, self.clock = account, clock
         self.client = new_client(base_url=account.url, connections=CONNECTIONS, keeps=False)
 
-    async def publish(self, cleared: Cleared, *, key: str) -> Publication:
-        ids: list[str] = []
-        for text in texts_of(cleared.post, _LIMIT):
-            body: dict[str, Any] = {"text": _escaped(text), "unfurl_links": True}
-            if ids:
-                body["thread_ts"] = ids[0]
-            elif cleared.post.media:
-                body["blocks"] = _blocks(text, cleared.post)
-            cleared.check(self.clock.monotonic_s())
-            ids.append(str((await self._call("chat.postMessage", body))["ts"]))
-        return Publication(" ".join(ids))
+    def texts(self, post: Post) -> list[str]:
+        return texts_of(post, _LIMIT)
+
+    async def _send(self, cleared: Cleared, part: Part) -> Publication:
+        body: dict[str, Any] = {"text": _escaped(part.text), "unfurl_links": True}
+        if part.above:
+            body["thread_ts"] = part.above[0]
+        elif cleared.post.media:
+            body["blocks"] = _blocks(part.text, cleared.post)
+        cleared.check(self.clock.monotonic_s())
+        return Publication(str((await self._call("chat.postMessage", body))["ts"]))
 
     async def look_up(self, post: Post, *, key: str) -> Publication | None:
         found = await self._call("conversations.history", {"limit": NEWEST})
@@ -81,7 +82,7 @@ class Slack:
             for m in found["messages"]
             if m.get("bot_id")
         }
-        texts = [_escaped(text) for text in texts_of(post, _LIMIT)]
+        texts = [_escaped(text) for text in self.texts(post)]
         if texts[0] not in mine or len(texts) > 1:  # A thread's parts are not in the channel.
             return None
         return Publication(mine[texts[0]])

@@ -11,10 +11,12 @@ from __future__ import annotations
 from typing import Final
 
 from schemas.channels import MediaLimit, TextLimit
+from schemas.posts import Post
 from services.kit.telemetry import Clock
 from services.publisher.accounts import TeamsAccount
-from services.publisher.channels import Publication, Refused, Retracted, texts_of
+from services.publisher.channels import Publication, Refused, Retracted
 from services.publisher.channels.http import ask, new_client
+from services.publisher.channels.threads import Part, Threads, texts_of
 from services.publisher.gate import Cleared
 from services.publisher.ledger import Capabilities
 
@@ -24,35 +26,42 @@ _MEDIA: Final = MediaLimit(most=4, bytes=0, alt=1_000)  # Teams fetches them.
 _CARD: Final = "application/vnd.microsoft.card.adaptive"
 
 
-class Teams:
+class Teams(Threads):
     """One workflow."""
 
     capabilities = Capabilities(
-        idempotent_s=0, can_delete=False, text=_LIMIT, media=_MEDIA, has_rate=True
+        idempotent_s=0,
+        can_delete=False,
+        text=_LIMIT,
+        media=_MEDIA,
+        threads=True,
+        has_rate=True,
     )
 
     def __init__(self, account: TeamsAccount, clock: Clock) -> None:
         self.account, self.clock = account, clock
         self.client = new_client(connections=CONNECTIONS, keeps=False)
 
-    async def publish(self, cleared: Cleared, *, key: str) -> Publication:
-        shown = [{"type": "Image", "url": m.url, "altText": m.alt} for m in cleared.post.media]
-        for number, text in enumerate(texts_of(cleared.post, _LIMIT)):
-            card = {
-                "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
-                "type": "AdaptiveCard",
-                "version": "1.4",
-                "body": [
-                    {"type": "TextBlock", "text": text, "wrap": True},
-                    *([] if number else shown),
-                ],
-            }
-            attachment = {"contentType": _CARD, "contentUrl": None, "content": card}
-            body = {"type": "message", "attachments": [attachment]}
-            cleared.check(self.clock.monotonic_s())
-            url = self.account.webhook.get_secret_value()
-            await ask(self.client, "POST", url, now=self.clock.now(), json=body)
-        return Publication(key)
+    def texts(self, post: Post) -> list[str]:
+        return texts_of(post, _LIMIT)
+
+    async def _send(self, cleared: Cleared, part: Part) -> Publication:
+        shown = cleared.post.media if part.number == 0 else ()
+        card = {
+            "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
+            "type": "AdaptiveCard",
+            "version": "1.4",
+            "body": [
+                {"type": "TextBlock", "text": part.text, "wrap": True},
+                *({"type": "Image", "url": m.url, "altText": m.alt} for m in shown),
+            ],
+        }
+        attachment = {"contentType": _CARD, "contentUrl": None, "content": card}
+        body = {"type": "message", "attachments": [attachment]}
+        cleared.check(self.clock.monotonic_s())
+        url = self.account.webhook.get_secret_value()
+        await ask(self.client, "POST", url, now=self.clock.now(), json=body)
+        return Publication(f"{part.key}.{part.number + 1}" if part.of > 1 else part.key)
 
     async def retract(self, publication: Publication) -> Retracted:
         raise Refused("a workflow cannot take back what it posted")

@@ -15,10 +15,12 @@ from typing import Any, Final
 import httpx
 
 from schemas.channels import MediaLimit, TextLimit
+from schemas.posts import Post
 from services.kit.telemetry import Clock
 from services.publisher.accounts import TelegramAccount
-from services.publisher.channels import Publication, Refused, Retracted, texts_of
+from services.publisher.channels import Publication, Refused, Retracted
 from services.publisher.channels.http import TOO_MANY, ask, new_client
+from services.publisher.channels.threads import Part, Threads, texts_of
 from services.publisher.gate import Cleared
 from services.publisher.ledger import Capabilities
 from services.publisher.rates import Told
@@ -29,30 +31,35 @@ _CAPTION: Final = TextLimit(most=1_024, unit="utf16")
 _MEDIA: Final = MediaLimit(most=1, bytes=0, alt=0)  # Telegram fetches it, and describes none.
 
 
-class Telegram:
+class Telegram(Threads):
     """One chat."""
 
     capabilities = Capabilities(
-        idempotent_s=0, can_delete=True, text=_LIMIT, media=_MEDIA, has_rate=True
+        idempotent_s=0,
+        can_delete=True,
+        text=_LIMIT,
+        media=_MEDIA,
+        threads=True,
+        has_rate=True,
     )
 
     def __init__(self, account: TelegramAccount, clock: Clock) -> None:
         self.account, self.clock = account, clock
         self.client = new_client(base_url=account.url, connections=CONNECTIONS, keeps=False)
 
-    async def publish(self, cleared: Cleared, *, key: str) -> Publication:
-        ids: list[str] = []
-        picture = next(iter(cleared.post.media), None)
-        for text in texts_of(cleared.post, _CAPTION if picture else _LIMIT):
-            body: dict[str, Any] = {"chat_id": self.account.chat_id, "text": text}
-            if picture and not ids:
-                body = {"chat_id": self.account.chat_id, "photo": picture.url, "caption": text}
-            if ids:
-                body["reply_parameters"] = {"message_id": int(ids[-1])}
-            cleared.check(self.clock.monotonic_s())
-            made = await self._call("sendPhoto" if "photo" in body else "sendMessage", body)
-            ids.append(str(made["result"]["message_id"]))
-        return Publication(" ".join(ids))
+    def texts(self, post: Post) -> list[str]:
+        return texts_of(post, _LIMIT, first=_CAPTION if post.media else None)
+
+    async def _send(self, cleared: Cleared, part: Part) -> Publication:
+        body: dict[str, Any] = {"chat_id": self.account.chat_id, "text": part.text}
+        if cleared.post.media and part.number == 0:
+            photo = cleared.post.media[0].url
+            body = {"chat_id": self.account.chat_id, "photo": photo, "caption": part.text}
+        if part.above:
+            body["reply_parameters"] = {"message_id": int(part.above[-1])}
+        cleared.check(self.clock.monotonic_s())
+        made = await self._call("sendPhoto" if "photo" in body else "sendMessage", body)
+        return Publication(str(made["result"]["message_id"]))
 
     async def retract(self, publication: Publication) -> Retracted:
         for message_id in reversed(publication.id.split()):

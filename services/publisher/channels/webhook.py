@@ -32,6 +32,7 @@ class Webhook:
             idempotent_s=math.inf if account.deduplicates else 0,
             can_delete=True,
             media=_MEDIA,
+            threads=True,  # All of it in one message.
             parallel=CONNECTIONS - 1,  # One is for updates.
             has_rate=True,
         )

@@ -101,7 +101,7 @@ class WebPush:
         if done.later:
             why = f"{len(done.later)} of {len(wanted)} browsers were not told; {done.later[-1]}"
             if len(done.later) < len(wanted):
-                raise Partly(why, failed=True)
+                raise Partly(why, because=NotSent(why))
             raise NotSent(why)
         parts = (("refused", done.refused), ("gone and forgotten", done.gone))
         return Publication(key, detail=", ".join(f"{n} {what}" for what, n in parts if n))

@@ -16,6 +16,7 @@ import httpx
 from oauthlib.oauth1 import Client
 
 from schemas.channels import MediaLimit, TextLimit
+from schemas.posts import Post
 from services.kit.telemetry import Clock
 from services.publisher.accounts import XAccount
 from services.publisher.channels import (
@@ -24,10 +25,10 @@ from services.publisher.channels import (
     Refused,
     Retracted,
     Uncertain,
-    texts_of,
 )
 from services.publisher.channels.http import ask, new_client, told_by
 from services.publisher.channels.pictures import Picture, Pictures
+from services.publisher.channels.threads import Part, Threads, texts_of
 from services.publisher.gate import Cleared
 from services.publisher.ledger import Capabilities
 from services.publisher.rates import Told
@@ -38,7 +39,7 @@ _MEDIA: Final = MediaLimit(most=4, bytes=5 * 1024 * 1024, alt=1_000)
 _GONE: Final = frozenset({404})
 
 
-class X:
+class X(Threads):
     """One account."""
 
     capabilities = Capabilities(
@@ -47,6 +48,7 @@ class X:
         refuses_duplicates=True,
         text=_LIMIT,
         media=_MEDIA,
+        threads=True,
         has_rate=True,
     )
 
@@ -61,28 +63,26 @@ class X:
             resource_owner_secret=account.token_secret.get_secret_value(),
         )
 
-    async def publish(self, cleared: Cleared, *, key: str) -> Publication:
-        ids: list[str] = []
-        told: Told | None = None
-        texts = texts_of(cleared.post, _LIMIT)
-        media = await self.pictures.of(cleared.post, self._upload)
-        for text in texts:
-            body: dict[str, Any] = {"text": text}
-            if media and not ids:
-                body["media"] = {"media_ids": media}
-            if ids:
-                body["reply"] = {"in_reply_to_tweet_id": ids[-1]}
-            cleared.check(self.clock.monotonic_s())
-            try:
-                answer, told = await self._ask("POST", "/2/tweets", json=body)
-            except Refused as error:
-                if "duplicate" not in str(error).lower():
-                    raise
-                if len(texts) > 1:  # Without its id the rest cannot hang on it.
-                    raise Uncertain(f"a part of a thread is there already: {error}") from error
-                raise Duplicate(str(error)) from error
-            ids.append(str(answer.json()["data"]["id"]))
-        return Publication(" ".join(ids), f"https://x.com/i/status/{ids[0]}", told)
+    def texts(self, post: Post) -> list[str]:
+        return texts_of(post, _LIMIT)
+
+    async def _send(self, cleared: Cleared, part: Part) -> Publication:
+        body: dict[str, Any] = {"text": part.text}
+        if part.number == 0 and (media := await self.pictures.of(cleared.post, self._upload)):
+            body["media"] = {"media_ids": media}
+        if part.above:
+            body["reply"] = {"in_reply_to_tweet_id": part.above[-1]}
+        cleared.check(self.clock.monotonic_s())
+        try:
+            answer, told = await self._ask("POST", "/2/tweets", json=body)
+        except Refused as error:
+            if "duplicate" not in str(error).lower():
+                raise
+            if part.of > 1:  # Without its id the rest cannot hang on it.
+                raise Uncertain(f"a part of a thread is there already: {error}") from error
+            raise Duplicate(str(error)) from error
+        made = str(answer.json()["data"]["id"])
+        return Publication(made, f"https://x.com/i/status/{made}", told)
 
     async def retract(self, publication: Publication) -> Retracted:
         told: Told | None = None

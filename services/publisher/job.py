@@ -1,0 +1,80 @@
+"""A post on its way: what one publisher knows of it and of the sends it made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from schemas.posts import Outcome, Post, Result
+from services.publisher.channels import Publication
+from services.publisher.ledger import Attempt, Entry, State
+
+SAID: Final[dict[State, Result]] = {
+    "sent": "published",
+    "failed": "failed",
+    "uncertain": "uncertain",
+    "retracting": "published",
+    "retracted": "retracted",
+    "retraction_failed": "retraction_failed",
+}
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One post to be settled. `dropped` when its partition went to another publisher."""
+
+    post: Post
+    attempt: int
+    settled: Callable[[], None]
+    traceparent: str = ""
+    dropped: bool = False
+    partition: int = 0
+    # What this run knows of the post's sends:
+    recorded: bool = False
+    has_turn: bool = False
+    maybe_sent: bool = False
+    so_far: Publication | None = None  # The parts of a thread that are out.
+    last_part: Attempt | None = None
+    failures: int = 0
+    unknowns: int = 0
+    begun_at: datetime | None = None
+    tried_at: datetime | None = None
+    last_failure: str = ""
+
+    def is_settled_by(self, entry: Entry | None) -> bool:
+        """Say whether a row of the ledger is this post's end."""
+        if entry is None or entry.state in ("intent", "withdrawn"):
+            return False
+        return entry.state != "failed" or entry.attempt >= self.attempt
+
+    def adopt(self, entry: Entry) -> None:
+        """Go on with a send that another publisher left: nobody knows how far it came."""
+        self.recorded, self.begun_at, self.maybe_sent = True, entry.intent_at, True
+        if entry.publication:
+            self.so_far = Publication(entry.publication, entry.url)
+
+    def in_part(self, why: str) -> Publication:
+        """Return what is out of a thread whose rest does not follow."""
+        assert self.so_far is not None, "some of it is out"
+        out = len(self.so_far.id.split())
+        wanted = f" of {len(self.post.thread) + 1}" if self.post.thread else ""
+        detail = f"only {out}{wanted} parts went out: {why}"
+        return Publication(self.so_far.id, self.so_far.url, detail=detail)
+
+    def outcome(self, result: Result, *, at: datetime, **values: Any) -> Outcome:
+        """Return what became of the post."""
+        post = self.post
+        return Outcome(
+            post_id=post.post_id, kind=post.kind, account=post.account, attempt=self.attempt,
+            incident_id=post.incident_id, result=result, at=at, **values,
+        )  # fmt: skip
+
+    def told_by(self, entry: Entry) -> Outcome:
+        """Return what the ledger says became of it."""
+        return self.outcome(
+            SAID[entry.state], at=entry.done_at or entry.intent_at, reason=entry.detail,
+            hold_id=entry.hold_id, fence=entry.fence, publication=entry.publication or None,
+            url=entry.url,
+        )  # fmt: skip
