@@ -12,6 +12,7 @@ from typing import Any
 from schemas.posts import Post
 from services.kit.telemetry import Clock
 from services.publisher.channels import NotSent, Publication, Retracted, Unknown
+from services.publisher.channels.threads import Part, Threads
 from services.publisher.gate import Cleared
 from services.publisher.ledger import Attempt, Capabilities, Entry, State, before
 from services.publisher.store import Intent, Sent, Store
@@ -176,25 +177,31 @@ class Network:
         return Line(self, clock)
 
 
-class Line:
+class Line(Threads):
     """One publisher's line to a network."""
 
     def __init__(self, network: Network, clock: Clock) -> None:
         self.network, self.clock, self.capabilities = network, clock, network.can
 
-    async def publish(self, cleared: Cleared, *, key: str) -> Publication:
-        network = self.network
+    def texts(self, post: Post) -> list[str]:
+        return [post.text, *post.thread]
+
+    async def _send(self, cleared: Cleared, part: Part) -> Publication:
+        network, post = self.network, cleared.post
         await self._wait()  # For a connection, a picture: whatever comes before the last look.
         cleared.check(self.clock.monotonic_s())
-        network.on_begin(cleared.post)
+        network.on_begin(post)
         if network.chance.random() < network.faults:
             await self._wait()
             raise NotSent("the network did not take it")
-        name = key if self.capabilities.idempotent_s else f"{key}-{len(network.made)}"
+        mark = f".{part.number}" if part.of > 1 else ""
+        name = f"{part.key}{mark}"
+        if not self.capabilities.idempotent_s:
+            name += f"-{sum(network.made.values())}"
         if name not in network.standing:
-            post_id = cleared.post.post_id
-            network.made[post_id] = network.made.get(post_id, 0) + 1
-        network.standing[name] = cleared.post
+            made = f"{post.post_id}{mark}"
+            network.made[made] = network.made.get(made, 0) + 1
+        network.standing[name] = post
         await self._wait()
         if network.chance.random() < network.faults:
             raise Unknown("the answer was lost")
@@ -203,7 +210,8 @@ class Line:
     async def retract(self, publication: Publication) -> Retracted:
         if self.network.chance.random() < self.network.faults:
             raise NotSent("not now")
-        self.network.standing.pop(publication.id, None)
+        for name in publication.id.split():
+            self.network.standing.pop(name, None)
         await self._wait()
         return Retracted()
 

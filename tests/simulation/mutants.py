@@ -112,6 +112,21 @@ MUTANTS: dict[str, Mutant] = {
         ((_DELIVERY, "await channel.publish(cleared, key=job.post.post_id)",
           "await channel.publish(cleared, key=f'{job.post.post_id}.{job.failures}')"),),
     ),
+    "thread_again": Mutant(
+        "what is out of a thread is not remembered",
+        ((_DELIVERY, "        job.so_far, job.last_part = error.so_far, self._attempt",
+          "        job.last_part = self._attempt"),),
+    ),
+    "thread_forgotten": Mutant(
+        "a hold between two parts of a thread is as one before the first",
+        ((_DELIVERY, "        if job.so_far is not None:\n            await self._end_in_part(job, reason)\n            return\n", ""),),
+    ),
+    "thread_unlooked": Mutant(
+        "the parts of a thread go out on the clearance of the first",
+        (("services.publisher.channels.threads", "made = await self._send(cleared, part)",
+          ("made = await self._send(cleared if number == 0 else"
+          " type(cleared)(cleared.post, 1e9, cleared.fence), part)")),),
+    ),
     "blind_resend": Mutant(
         "an offer whose outcome is unknown is sent again where nothing knows its key",
         ((_LEDGER, '    if kind == "update":\n        return SendAgain()', "    if kind:\n        return SendAgain()"),),
