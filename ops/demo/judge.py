@@ -46,6 +46,7 @@ class Arrival:
     text: str = ""
     slow_s: float = 0.0
     stands: bool = True  # It was not deleted since.
+    part: int = 1  # Of a thread, whose parts arrive one by one.
 
     @property
     def begun_s(self) -> float:
@@ -99,7 +100,8 @@ def judge(
     verdict = Verdict(races=len(disruptions))
     ours = [one for one in known if one.key in offers]
     verdict.arrived, verdict.updates = len(ours), len(known) - len(ours)
-    verdict.doubled = [key for key, times in Counter(a.key for a in ours).items() if times > 1]
+    times = Counter((one.key, one.part) for one in ours)
+    verdict.doubled = sorted({key for (key, _), count in times.items() if count > 1})
     by_network: dict[str | None, list[Disruption]] = {}
     for disruption in disruptions:
         by_network.setdefault(disruption.labels.get("network"), []).append(disruption)

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 from kafka import KafkaConsumer
 
 from ops.demo.judge import Arrival
 
 POLL_MS = 100
+_PART: Final = re.compile(r"(post-[0-9a-f]+)\.(\d+)")
 TOPICS = ("ops.holds", "posts.due", "posts.outcomes", "status.updates")
 
 
@@ -76,13 +78,19 @@ def arrivals_of(
     """Return what was published by the sandbox's own record; `slow_s` says how slow it was at a time."""
     gone = {seen["id"] for seen in record if seen["what"] == "deleted"}
     return [
-        Arrival(
-            one["at_s"], one["key"], one["text"],
-            slow_s=slow_s(one["at_s"]), stands=one["id"] not in gone,
+        replace(
+            _named(one["key"], one["at_s"]),
+            text=one["text"], slow_s=slow_s(one["at_s"]), stands=one["id"] not in gone,
         )
         for one in record
         if one["what"] == "published"
     ]  # fmt: skip
+
+
+def _named(key: str, at_s: float) -> Arrival:
+    """Return an arrival by its key: an offer's id, and the number of its part where it is a thread."""
+    part = _PART.fullmatch(key)
+    return Arrival(at_s, part[1], part=int(part[2])) if part else Arrival(at_s, key)
 
 
 def ends_of(states: dict[str, str], outcomes: Sequence[dict[str, Any]]) -> dict[str, str | None]:

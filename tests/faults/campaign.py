@@ -41,6 +41,8 @@ BROKERS: Final = 3
 MUTATED: Final = {"forgetful": "detector", "unreadable_is_nothing": "detector"}
 # When a race's offers are due, from its instant.
 RACERS_S: Final = (0, 0, 0, 0, 0.1, 0.3, 0.5, 1, 2, 4)
+THREADS: Final = frozenset({3, 7})  # Of them, by place.
+THREAD: Final = ("There", "and back")
 AHEAD_S: Final = 1.5  # So far ahead a race is queued.
 EVERY_S: Final = 0.7
 RACES_AT_ONCE: Final = 24
@@ -193,7 +195,8 @@ class Campaign:
         campaign = self._ask("POST", "/v1/campaigns", json=body)["campaign_id"]
         posts = [
             {"account": ACCOUNTS[number % len(ACCOUNTS)], "text": f"Weekend {uuid.uuid4().hex}",
-             "due_at": (due_at + timedelta(seconds=after_s)).isoformat()}
+             "due_at": (due_at + timedelta(seconds=after_s)).isoformat(),
+             "thread": THREAD if number in THREADS else ()}
             for number, after_s in enumerate(RACERS_S)
         ]  # fmt: skip
         for post in self._ask("POST", f"/v1/campaigns/{campaign}/posts", json=posts):

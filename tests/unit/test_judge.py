@@ -57,6 +57,13 @@ def test_an_offer_that_arrives_twice_is_doubled() -> None:
     assert (verdict.doubled, verdict.holds) == (["offer-1"], False)
 
 
+def test_the_parts_of_a_thread_are_not_one_another_and_each_may_be_late() -> None:
+    first, second = (Arrival(99.0 + n, "offer-1", "", part=n) for n in (1, 2))
+    assert judged(Arrival(99.0, "offer-1", ""), replace(first, at_s=99.2, part=2)).doubled == []
+    assert judged(first, replace(first, at_s=99.3)).doubled == ["offer-1"]
+    assert [late.offer for late in judged(first, second).late] == ["offer-1"]
+
+
 def test_a_disruption_that_nobody_is_told_of() -> None:
     for text in ("another", "train-12 stands", ""):
         verdict = judge([STANDS], {}, [Arrival(100.4, "upd-1", text)], {}, lease_s=LEASE_S)
@@ -111,8 +118,13 @@ def test_the_record_of_the_network_is_read_with_what_was_deleted() -> None:
         {"what": "published", "id": "1", "key": "p", "at_s": 1.0, "text": "a"},
         {"what": "published", "id": "2", "key": "q", "at_s": 2.0, "text": "b"},
         {"what": "deleted", "id": "1", "key": "p", "at_s": 3.0, "text": ""},
+        {"what": "published", "id": "3", "key": "post-1f.2", "at_s": 4.0, "text": "c"},
     ]
-    assert arrivals_of(record) == [Arrival(1.0, "p", "a", stands=False), Arrival(2.0, "q", "b")]
+    assert arrivals_of(record) == [
+        Arrival(1.0, "p", "a", stands=False),
+        Arrival(2.0, "q", "b"),
+        Arrival(4.0, "post-1f", "c", part=2),
+    ]
 
 
 @pytest.mark.parametrize(
