@@ -14,7 +14,7 @@ SHELL = {
     "app", "api", "stream", "store", "__init__",
     "answers", "calendar_api", "campaign_api", "campaign_desk", "counts", "event_api", "event_store", "file_api", "hooks", "label_api", "lane_store", "once", "post_api", "post_desk", "question_api", "questions",
     "delivery", "queues", "desk", "doors", "pollers", "fetch", "outbox",
-    "archive", "audit", "batches", "mail_store", "page_store", "paces", "push", "push_store", "site", "subscribe", "takeback",
+    "archive", "audit", "ends", "intake", "mail_store", "page_store", "paces", "partitions", "push", "push_store", "site", "subscribe", "takeback",
 }  # fmt: skip
 PURE = {
     "__future__", "collections", "dataclasses", "datetime", "enum", "functools", "json", "math",
@@ -36,8 +36,10 @@ KIT_FILES = {
     "outbound",
     "rates",
     "cluster",
+    "batches",
+    "members",
 }
-KIT_LINES = 1_250
+KIT_LINES = 1_400
 DOMAIN = re.compile(
     r"\b(offer|hold|fence|incident|disruption|campaign|publication)s?\b", re.IGNORECASE
 )

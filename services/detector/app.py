@@ -17,6 +17,7 @@ from services.detector.sources import Sources
 from services.detector.stream import Stream
 from services.kit import broker as kafka
 from services.kit import telemetry, web
+from services.kit.members import Members
 from services.kit.settings import Settings, Watched, read_file
 
 VERSION = "0.1.0"
@@ -52,7 +53,11 @@ def new_service(_: Settings) -> FastAPI:
         async with kafka.connected(broker):
             await broker.start()
             async with kafka.background(
-                telemetry.crash, stream.keep_snapshots(), stream.keep_time(), *pollers.loops()
+                telemetry.crash,
+                Members(broker, settings.cluster, crash=telemetry.crash).keep_looking(),
+                stream.keep_snapshots(),
+                stream.keep_time(),
+                *pollers.loops(),
             ):
                 yield
             await pollers.aclose()

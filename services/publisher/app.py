@@ -15,6 +15,7 @@ from pydantic import Field
 from schemas.topics import TOPICS
 from services.kit import broker as kafka
 from services.kit import database, telemetry, web
+from services.kit.members import Members
 from services.kit.settings import Settings, read_file
 from services.publisher import push, subscribe
 from services.publisher.accounts import (
@@ -146,6 +147,7 @@ def new_service(_: Settings) -> FastAPI:
             await stack.enter_async_context(
                 kafka.background(
                     telemetry.crash,
+                    Members(broker, settings.cluster, crash=telemetry.crash).keep_looking(),
                     stream.keep_fences(),
                     stream.keep_retractions(),
                     archive.keep_moving(),

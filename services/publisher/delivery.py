@@ -12,8 +12,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
-from datetime import datetime
 from typing import Final, Protocol, assert_never
 
 import structlog
@@ -35,28 +33,31 @@ from services.publisher.channels import (
     Unknown,
 )
 from services.publisher.channels.threads import Threads
+from services.publisher.ends import DETAIL_CHARS, Ends
 from services.publisher.gate import Cleared, Held, Stale, TooLate, Verdict, Waiting
-from services.publisher.job import SAID, Job
+from services.publisher.job import Job
 from services.publisher.ledger import (
-    Attempt,
     GiveUp,
     LookUp,
     SendAgain,
-    State,
     after_unknown,
+    needs_intent,
     refusal,
 )
 from services.publisher.paces import Paces
 from services.publisher.proof import LOST, PART
 from services.publisher.rates import Told
-from services.publisher.store import Sent, Store
-from services.publisher.takeback import TakeBack, is_within
+from services.publisher.store import Store
+from services.publisher.takeback import TakeBack
 
 UNKNOWN_TRIES: Final = 5  # An update on a channel that knows no keys is not said twenty times.
 LONGEST_REST_S: Final = 2.0  # Then the gate is asked again: a hold may have opened.
 TELL_AFTER_S: Final = 600.0  # An update that did not get through so long is a person's matter.
-DETAIL_CHARS: Final = 500
 log = structlog.get_logger()
+
+
+class _Known(Exception):
+    """The ledger has a row of the post already."""
 
 
 class Gate(Protocol):
@@ -86,6 +87,7 @@ class Delivery:
     ) -> None:
         self.store, self.channels, self.gate, self.paces = store, channels, gate, paces
         self.take_back, self.clock, self.emit, self.chance = take_back, clock, emit, chance
+        self.ends = Ends(store, gate, take_back, clock=clock, emit=emit)
         self.late: dict[str, str] = {}  # Updates that do not get through, and why.
 
     def remarks(self) -> dict[str, str]:
@@ -110,7 +112,7 @@ class Delivery:
     async def _to_outcome(self, job: Job) -> None:
         channel = self.channels.get(job.post.account)
         if why := refusal(job.post, channel.capabilities if channel else None):
-            await self._say(job, "failed", reason=why)
+            await self.ends.say(job, "failed", reason=why)
             return
         while not job.dropped:
             verdict = self.gate.judge(job.post)
@@ -136,16 +138,21 @@ class Delivery:
             job.has_turn = await self._take_turn(job)
             if not job.has_turn:
                 return False
-        if job.recorded:
+        can = self.channels[job.post.account].capabilities
+        if job.recorded or not needs_intent(job.post.kind, can):
             return await self._publish(job, cleared)
+        if await self._intend(job, cleared):
+            return False
+        return await self._was_settled(job)  # There is a row already.
+
+    async def _intend(self, job: Job, cleared: Cleared) -> bool:
         at = self.clock.now()
         job.recorded = await self.store.record_intent(
             job.post, attempt=job.attempt, fence=cleared.fence, at=at
         )
         if job.recorded:
             job.begun_at = at
-            return False
-        return await self._was_settled(job)  # There is a row already.
+        return job.recorded
 
     async def _take_turn(self, job: Job) -> bool:
         can = self.channels[job.post.account].capabilities
@@ -173,14 +180,14 @@ class Delivery:
             return
         if job.maybe_sent:
             before = job.last_failure or "it may have gone out before"
-            await self._end(job, "uncertain", f"{before}: {reason}")
+            await self.ends.end(job, "uncertain", f"{before}: {reason}")
             return
         if job.so_far is not None:
-            await self._end_in_part(job, reason)
+            await self.ends.end_in_part(job, reason)
             return
         if job.recorded:
             await self.store.withdraw_intent(job.post.post_id, why=reason[:DETAIL_CHARS])
-        await self._say(job, result, reason=reason, hold_id=hold_id)
+        await self.ends.say(job, result, reason=reason, hold_id=hold_id)
 
     async def _publish(self, job: Job, cleared: Cleared) -> bool:
         """Try once; say whether that was the end."""
@@ -190,15 +197,31 @@ class Delivery:
             made = await self._send(job, cleared)
         except TooLate:
             return False  # Nothing was sent: a new fence decides.
+        except _Known:
+            return await self._was_settled(job)
         except (Partly, NotSent, Duplicate, Refused, Unknown, Uncertain) as error:
             return await self._on_failure(job, cleared, error)
         self.paces.worked(account)
-        sent = self._attempt(job, cleared, "published")
-        await self._sent(job, sent, made)  # First of all: the rest may fail.
+        sent = self.ends.attempt(job, cleared, "published")
+        await self.ends.sent(job, sent, made)  # First of all: the rest may fail.
         await self._hear(account, made.told)
         return True
 
     async def _send(self, job: Job, cleared: Cleared) -> Publication:
+        if job.recorded:
+            return await self._ask(job, cleared)
+        made, written = await asyncio.gather(
+            self._ask(job, cleared), self._intend(job, cleared), return_exceptions=True
+        )
+        if isinstance(written, BaseException):
+            raise written  # The ledger does not answer: it is sent again then, and recognised.
+        if not written:
+            raise _Known
+        if isinstance(made, BaseException):
+            raise made
+        return made
+
+    async def _ask(self, job: Job, cleared: Cleared) -> Publication:
         channel = self.channels[job.post.account]
         if job.so_far is not None and isinstance(channel, Threads):
             return await channel.go_on(cleared, key=job.post.post_id, so_far=job.so_far)
@@ -224,7 +247,7 @@ class Delivery:
                     return False  # The clearance ran out, not the channel.
                 return await self._on_failure(job, cleared, error.because)
             case NotSent():
-                await self._note(job, cleared, f"not sent: {why}")
+                await self.ends.note(job, cleared, f"not sent: {why}")
                 await self._hear(account, error.told)
                 if error.told is None:  # What is told gives the next turn, to all publishers.
                     self.paces.failed(account, why)
@@ -235,7 +258,7 @@ class Delivery:
             case Unknown():
                 job.maybe_sent, job.unknowns = True, job.unknowns + 1
                 self.paces.failed(account, why)
-                await self._note(job, cleared, f"unknown: {why}")
+                await self.ends.note(job, cleared, f"unknown: {why}")
                 is_end = await self._decide(job, why)
         return is_end or await self._retry(job, why, after_s=after_s)
 
@@ -245,7 +268,8 @@ class Delivery:
         if error.so_far is None:
             job.maybe_sent = True
             return
-        job.so_far, job.last_part = error.so_far, self._attempt(job, cleared, f"{PART}: {error}")
+        job.so_far = error.so_far
+        job.last_part = self.ends.attempt(job, cleared, f"{PART}: {error}")
         await self.store.record_attempt(
             job.post.post_id, job.last_part, publication=error.so_far.id, url=error.so_far.url
         )
@@ -256,15 +280,15 @@ class Delivery:
         self.paces.worked(job.post.account)
         if isinstance(error, Duplicate) and job.maybe_sent:
             detail = "the network has it already, under an id that it did not tell"
-            sent = self._attempt(job, cleared, "published")
-            await self._sent(job, sent, Publication("", detail=detail))
+            sent = self.ends.attempt(job, cleared, "published")
+            await self.ends.sent(job, sent, Publication("", detail=detail))
         elif isinstance(error, Uncertain):
-            await self._end(job, "uncertain", str(error))
+            await self.ends.end(job, "uncertain", str(error))
         elif job.so_far is not None:
-            await self._end_in_part(job, str(error))
+            await self.ends.end_in_part(job, str(error))
         else:
-            await self._note(job, cleared, f"refused: {error}")
-            await self._end(job, "failed", str(error))
+            await self.ends.note(job, cleared, f"refused: {error}")
+            await self.ends.end(job, "failed", str(error))
 
     async def _decide(self, job: Job, why: str, *, looked: bool = False) -> bool:
         """Decide behind an unknown outcome; True at the end, False to send again."""
@@ -277,13 +301,13 @@ class Delivery:
             case SendAgain():
                 is_blind = can.idempotent_s == 0 and not can.refuses_duplicates
                 if is_blind and job.unknowns >= UNKNOWN_TRIES:
-                    await self._end(job, "uncertain", why)
+                    await self.ends.end(job, "uncertain", why)
                     return True
                 return False
             case LookUp():
                 return await self._look_up(job, channel, why)
             case GiveUp(reason):
-                await self._end(job, "uncertain", f"{reason}: {why}")
+                await self.ends.end(job, "uncertain", f"{reason}: {why}")
                 return True
             case _:
                 assert_never(decision)
@@ -295,28 +319,18 @@ class Delivery:
                 found = await channel.look_up(job.post, key=job.post.post_id)
             except (NotSent, Unknown, Refused) as error:
                 if self.clock.now() >= job.post.latest_at:
-                    await self._end(job, "uncertain", f"{why}; nor could it be looked up: {error}")
+                    await self.ends.end(
+                        job, "uncertain", f"{why}; nor could it be looked up: {error}"
+                    )
                     return True
                 job.last_failure = str(error)[:DETAIL_CHARS]
                 await self._wait(job)
                 continue
             if found is None:
                 return await self._decide(job, why, looked=True)
-            await self._sent(job, self._attempt(job, None, LOST), found)
+            await self.ends.sent(job, self.ends.attempt(job, None, LOST), found)
             return True
         return True
-
-    async def _note(self, job: Job, cleared: Cleared, answer: str) -> None:
-        await self.store.record_attempt(job.post.post_id, self._attempt(job, cleared, answer))
-
-    def _attempt(self, job: Job, cleared: Cleared | None, answer: str) -> Attempt:
-        return Attempt(
-            at=job.tried_at or self.clock.now(),
-            publisher=self.store.publisher,
-            answer=answer[:DETAIL_CHARS],
-            fence=cleared.fence if cleared else None,
-            fence_begun_at=cleared.fence_begun_at if cleared else None,
-        )
 
     async def _retry(self, job: Job, why: str, *, after_s: float = 0) -> bool:
         job.last_failure, job.has_turn = why[:DETAIL_CHARS], False
@@ -325,71 +339,13 @@ class Delivery:
         if job.post.kind == "update":
             now = self.clock.now()
             if now >= job.post.latest_at:
-                await self._give_up(job, why)
+                await self.ends.give_up(job, why)
                 return True
             if (now - job.begun_at).total_seconds() > TELL_AFTER_S:
                 self.late[job.post.post_id] = f"{job.post.account}: {why}"
         await self._wait(job, after_s)
         return False
 
-    async def _give_up(self, job: Job, why: str) -> None:
-        if job.so_far is not None and not job.maybe_sent:
-            await self._end_in_part(job, why)
-        else:
-            await self._end(job, "uncertain" if job.maybe_sent else "failed", why)
-
-    async def _end_in_part(self, job: Job, why: str) -> None:
-        """End a thread whose rest does not follow; what is out counts as sent, and is taken back so."""
-        last = job.last_part or self._attempt(job, None, LOST)
-        await self._sent(job, replace(last, answer=f"{PART}, and no more"), job.in_part(why))
-
     async def _wait(self, job: Job, after_s: float = 0) -> None:
         job.failures += 1
         await asyncio.sleep(max(after_s, backoff_s(job.failures, chance=self.chance())))
-
-    async def _sent(self, job: Job, attempt: Attempt, made: Publication) -> None:
-        at = self.clock.now()
-        sent = Sent(
-            post_id=job.post.post_id,
-            at=at,
-            attempt=attempt,
-            publication=made.id,
-            url=made.url,
-            detail=made.detail[:DETAIL_CHARS],
-            kind=job.post.kind,
-        )
-        if not await self.store.record_sent(sent):
-            log.error("the ledger has no intent of a post that was sent", post=job.post.post_id)
-        await self._say(
-            job, "published", reason=made.detail, publication=made, at=at, fence=attempt.fence
-        )
-        if job.post.kind == "offer":
-            hold = self.gate.holds.covering(job.post.labels)
-            entry = await self.store.find(job.post.post_id) if hold is not None else None
-            if hold is not None and entry is not None and is_within(entry, hold):
-                await self.take_back.take_back_one(entry, hold.hold_id)  # It was on its way.
-
-    async def _end(self, job: Job, state: State, detail: str) -> None:
-        await self.store.record(
-            job.post.post_id, state, done_at=self.clock.now(), detail=detail[:DETAIL_CHARS]
-        )
-        log.warning("not published", post=job.post.post_id, state=state, why=detail)
-        await self._say(job, SAID[state], reason=detail[:DETAIL_CHARS])
-
-    async def _say(
-        self,
-        job: Job,
-        result: Result,
-        *,
-        reason: str = "",
-        hold_id: str | None = None,
-        publication: Publication | None = None,
-        at: datetime | None = None,
-        fence: int | None = None,
-    ) -> None:
-        made = publication or Publication("")
-        outcome = job.outcome(
-            result, at=at or self.clock.now(), reason=reason, hold_id=hold_id, fence=fence,
-            publication=made.id or None, url=made.url,
-        )  # fmt: skip
-        await self.emit(outcome, job.traceparent)

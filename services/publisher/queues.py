@@ -45,6 +45,7 @@ class Queues:
         self.parallel: Callable[[str], int] = lambda _: 1
         self.assigned_once = False
         self._offsets = Offsets()
+        self._ours: set[int] = set()
         self._jobs: dict[int, set[Job]] = {}
         self._queues: dict[str, asyncio.Queue[Job]] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -65,8 +66,13 @@ class Queues:
     def take(
         self, record: kafka.Record, posts: list[Post], *, attempt: int, traceparent: str
     ) -> None:
-        """Queue a record's posts; the record is settled when all of them are."""
+        """Queue a record's posts; the record is settled when all of them are.
+
+        One of a partition that went to another while it was on its way to us is that one's.
+        """
         partition, offset = record.partition, record.offset
+        if partition not in self._ours:
+            return
         self._offsets.begin(partition, offset)
         left = len(posts)
 
@@ -87,6 +93,8 @@ class Queues:
 
     def keep(self, record: kafka.Record) -> Callable[[], None]:
         """Keep a record that makes no post until the function that is returned is called."""
+        if record.partition not in self._ours:
+            return lambda: None
         self._offsets.begin(record.partition, record.offset)
         return lambda: self._offsets.settle(record.partition, record.offset)
 
@@ -145,11 +153,12 @@ class Queues:
             self._offsets.committed(offsets)
 
     async def _on_assigned(self, partitions: Collection[int]) -> None:
-        self.assigned_once = True
+        self.assigned_once, self._ours = True, set(partitions)
         log.info("assigned", topic=self.topic.name, partitions=list(partitions))
 
     async def _on_revoked(self, partitions: Collection[int]) -> None:
         await self._commit()
+        self._ours -= set(partitions)
         for partition in partitions:
             for job in self._jobs.pop(partition, set()):
                 job.dropped = True

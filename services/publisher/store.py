@@ -24,7 +24,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from schemas.posts import Kind, Post
-from services.publisher.batches import Batches
+from services.kit.batches import Batches
 from services.publisher.ledger import Attempt, Entry, State, before
 
 SCHEMA = "publisher"

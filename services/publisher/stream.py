@@ -18,7 +18,6 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 import structlog
-from aiokafka.admin import AIOKafkaAdminClient
 from faststream.kafka import KafkaBroker
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -48,6 +47,7 @@ from services.publisher.history import History
 from services.publisher.job import Job
 from services.publisher.outbox import Outbox
 from services.publisher.page import Incidents
+from services.publisher.partitions import Partitions
 from services.publisher.queues import Queues
 
 GROUP_DUE: Final = "publisher"
@@ -57,6 +57,7 @@ FENCE_GAP_S: Final = 0.02  # Not more often than this, however many offers wait.
 PROBE_S: Final = 2.0  # An idle system measures its pause latency by a fence all the same.
 READY_FENCE_S: Final = 3 * PROBE_S
 FENCE_RETRY_S: Final = 0.5
+UNWRITTEN_S: Final = 60.0
 RESUME_EVERY_S: Final = 15.0
 RESUME_AFTER_S: Final = 60.0  # Longer than a retraction that is worked on rests and asks.
 BUCKETS: Final = (0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -82,7 +83,7 @@ class Stream:
         self.broker, self.publisher, self.lease_s = broker, publisher, lease_s
         self.accounts, self.clock, self.crash = dict(accounts), clock, crash
         self.cluster = cluster
-        self.admin: AIOKafkaAdminClient
+        self.counted = Partitions(cluster, DISRUPTIONS)
         self.delivery: Delivery
         self.holds = OpenHolds()
         self.history: History | None = History()  # Until our first echo is read.
@@ -91,7 +92,7 @@ class Stream:
         self.fence: Fence | None = None
         self.passed: Passed | None = None
         self.waiting_count = 0
-        self._number = 0
+        self._number, self._written_s = 0, clock.monotonic_s()
         self._own_echo = f"{FENCE_KEY}{publisher}/".encode()
         self._bell = asyncio.Event()
         self._wanted = asyncio.Event()
@@ -140,9 +141,7 @@ class Stream:
         await self.delivery.settle(Job(post, 1, lambda: None))
 
     async def start(self) -> None:
-        """Begin to read and write; the admin client wants a running loop."""
-        self.admin = AIOKafkaAdminClient(**self.cluster.options())
-        await self.admin.start()
+        """Begin to read and write."""
         await self.broker.start()
         for name, channel in self.delivery.channels.items():
             await self.outbox.emit_account(
@@ -205,13 +204,16 @@ class Stream:
             except Exception as error:  # Any of aiokafka's: without a fence offers wait.
                 self.fences.labels("failed").inc()
                 log.error("no fence", why=str(error) or type(error).__name__)
+                if begun_s - self._written_s > UNWRITTEN_S:  # Our client may know no living broker.
+                    self.crash(f"Kafka took no fence in {UNWRITTEN_S:.0f} s", error)
                 await asyncio.sleep(FENCE_RETRY_S)
             await asyncio.sleep(max(0.0, begun_s + FENCE_GAP_S - self.clock.monotonic_s()))
 
     async def _one_fence(self, begun_s: float, begun_at: datetime) -> None:
         self._number += 1
         self.fence = begin(self._number, now_s=begun_s, partitions=DISRUPTIONS.partitions)
-        counted = asyncio.create_task(self._count_partitions())
+        # Behind its begin: is there a partition that no fence is written to?
+        counted = asyncio.create_task(self.counted.must_be_as_declared())
         try:
             async with asyncio.timeout(VOID_AFTER_S):
                 await self._write_fence()
@@ -238,16 +240,7 @@ class Stream:
             for partition in range(DISRUPTIONS.partitions)
         ]
         await asyncio.gather(*acks)
-
-    async def _count_partitions(self) -> None:
-        """Look behind each fence's begin whether there is a partition that no fence is written to."""
-        found = await self.admin.describe_topics([DISRUPTIONS.name])
-        count = len(found[0]["partitions"])
-        if count != DISRUPTIONS.partitions:
-            raise RuntimeError(
-                f"{DISRUPTIONS.name} has {count} partitions and must have {DISRUPTIONS.partitions}: "
-                "offers stop until it has"
-            )
+        self._written_s = self.clock.monotonic_s()
 
     async def on_holds(self, records: Sequence[kafka.Record]) -> None:
         for record in records:
@@ -385,7 +378,7 @@ class Stream:
         await asyncio.gather(*self._take_backs, return_exceptions=True)
         for queues in (self.due, self.updates):
             await queues.stop()
-        await self.admin.close()
+        await self.counted.aclose()
 
 
 def _fact_of(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -11,32 +12,59 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 ANSWER_DAYS: Final = 7
 
 
-async def recall_answer(
-    connection: AsyncConnection, *, caller: str, key: str, request: str
-) -> tuple[str, int | None, Any]:
-    """Take an Idempotency-Key; returns the request it was first used for, and its answer if any.
+class Key(NamedTuple):
+    """An Idempotency-Key of a caller, and the digest of the request it is used for."""
 
-    A second request with the key waits here until the first one's transaction has ended.
+    caller: str
+    name: str
+    request: str
+
+
+async def take_keys(connection: AsyncConnection, keys: Iterable[Key]) -> set[Key]:
+    """Take Idempotency-Keys; returns those that were new.
+
+    A second request with a key waits here until the first one's transaction has ended.
     """
-    values = {"caller": caller, "key": key, "request": request}
+    ordered = sorted(keys)  # Two who take the same ones do not wait for each other.
+    if not ordered:
+        return set()
     taken = await connection.execute(
         text(
-            "INSERT INTO answers (caller, key, request) VALUES (:caller, :key, :request) "
-            "ON CONFLICT DO NOTHING RETURNING request"
+            "INSERT INTO answers (caller, key, request) SELECT * FROM"
+            " unnest(CAST(:callers AS text[]), CAST(:keys AS text[]), CAST(:requests AS text[]))"
+            " ON CONFLICT DO NOTHING RETURNING caller, key, request"
         ),
-        values,
+        {
+            "callers": [one.caller for one in ordered],
+            "keys": [one.name for one in ordered],
+            "requests": [one.request for one in ordered],
+        },
     )
-    if taken.one_or_none() is not None:
-        return request, None, None
+    return {Key(row.caller, row.key, row.request) for row in taken}
+
+
+async def recall_answer(connection: AsyncConnection, key: Key) -> tuple[str, int | None, Any]:
+    """Take a key; returns the digest of the request it was first used for, and its answer if any."""
+    if await take_keys(connection, [key]):
+        return key.request, None, None
     row = await one(
         connection,
         "SELECT request, status, answer FROM answers WHERE caller = :caller AND key = :key",
-        caller=caller,
-        key=key,
+        caller=key.caller,
+        key=key.name,
     )
     if row is None:  # It was forgotten in this moment.
-        return request, None, None
+        return key.request, None, None
     return row["request"], row["status"], row["answer"]
+
+
+async def forget_keys(connection: AsyncConnection, keys: Iterable[Key]) -> None:
+    """Give keys back that came to nothing."""
+    for key in keys:
+        await connection.execute(
+            text("DELETE FROM answers WHERE caller = :caller AND key = :key"),
+            {"caller": key.caller, "key": key.name},
+        )
 
 
 async def forget_answers(connection: AsyncConnection) -> None:
@@ -47,35 +75,50 @@ async def forget_answers(connection: AsyncConnection) -> None:
     )
 
 
-async def keep_answer(
-    connection: AsyncConnection, *, caller: str, key: str, status: int, answer: str
+async def keep_answers(
+    connection: AsyncConnection, kept: Sequence[tuple[Key, bytes]], *, status: int
 ) -> None:
-    """Keep the answer to a request for whoever sends it again."""
-    await connection.execute(
-        text(
-            "UPDATE answers SET status = :status, answer = CAST(:answer AS jsonb) "
-            "WHERE caller = :caller AND key = :key"
-        ),
-        {"caller": caller, "key": key, "status": status, "answer": answer},
-    )
+    """Keep the answers to requests for whoever sends them again."""
+    if kept:
+        await connection.execute(
+            text(
+                "UPDATE answers SET status = :status, answer = CAST(:answer AS jsonb) "
+                "WHERE caller = :caller AND key = :key"
+            ),
+            [
+                {"caller": key.caller, "key": key.name, "status": status, "answer": answer.decode()}
+                for key, answer in kept
+            ],
+        )
 
 
 async def audit(
     connection: AsyncConnection, author: str, action: str, subject: str, detail: dict[str, Any]
 ) -> None:
     """Write down who did what."""
-    await connection.execute(
-        text(
-            "INSERT INTO audit (author, action, subject, detail) "
-            "VALUES (:author, :action, :subject, CAST(:detail AS jsonb))"
-        ),
-        {
-            "author": author,
-            "action": action,
-            "subject": subject,
-            "detail": json.dumps(detail, default=str),
-        },
-    )
+    await audit_all(connection, [(author, action, subject, detail)])
+
+
+async def audit_all(
+    connection: AsyncConnection, lines: Sequence[tuple[str, str, str, dict[str, Any]]]
+) -> None:
+    """Write down who did what: author, action, subject and detail of each."""
+    if lines:
+        await connection.execute(
+            text(
+                "INSERT INTO audit (author, action, subject, detail) "
+                "VALUES (:author, :action, :subject, CAST(:detail AS jsonb))"
+            ),
+            [
+                {
+                    "author": author,
+                    "action": action,
+                    "subject": subject,
+                    "detail": json.dumps(detail, default=str),
+                }
+                for author, action, subject, detail in lines
+            ],
+        )
 
 
 async def read_audit(connection: AsyncConnection, subjects: list[str]) -> list[RowMapping]:

@@ -13,6 +13,7 @@ from schemas.topics import TOPICS
 from schemas.vocabulary import Vocabulary
 from services.kit import broker as kafka
 from services.kit import database, telemetry, web
+from services.kit.members import Members
 from services.kit.settings import Settings, Watched
 from services.scheduler.api import new_router
 from services.scheduler.archive import Archive
@@ -71,6 +72,7 @@ def new_service(_: Settings) -> FastAPI:
             await stack.enter_async_context(
                 kafka.background(
                     telemetry.crash,
+                    Members(broker, settings.cluster, crash=telemetry.crash).keep_looking(),
                     stream.keep_claiming(),
                     stream.keep_handing_over(),
                     stream.keep_recording(),

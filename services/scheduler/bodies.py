@@ -267,6 +267,9 @@ class Wanted(_Body):
     fields: str | None = Field(
         default=None, pattern=f"^({_FIELDS})(,({_FIELDS}))*$", examples=["post_id,state"]
     )
+    archived: bool = Field(
+        default=False, description="what was settled long ago, in place of the rest"
+    )
     cursor: str = Field(default="0", pattern=r"^\d{1,18}$")
     limit: int = Field(default=100, ge=1, le=PAGE_POSTS)
 

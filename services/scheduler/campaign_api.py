@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -12,7 +13,7 @@ from services.kit.web import Caller, Problem, field_problem, require
 from services.scheduler import campaign_desk, counts
 from services.scheduler.bodies import Campaign, CampaignBody, CampaignChange, Comment
 from services.scheduler.campaign_life import OF_APPROVERS, Action, Refusal, move
-from services.scheduler.once import IdempotencyKey, IfMatch, must_match, once, tag_of
+from services.scheduler.once import IdempotencyKey, IfMatch, key_of, must_match, once, tag_of
 
 READERS = ("marketing", "approver", "operations", "viewer", "admin")
 FOR_THE_PUBLIC = frozenset({"labels", "accounts", "begins_at", "ends_at", "hours"})
@@ -63,7 +64,7 @@ def _add_writing(router: APIRouter, engine: AsyncEngine) -> None:
             )  # fmt: skip
             return campaign_of(row)
 
-        return await once(engine, request, caller, idempotency_key, act)
+        return await once(engine, await key_of(request, caller, idempotency_key), act)
 
     @router.patch("/campaigns/{campaign_id}")
     async def change_campaign(
@@ -157,6 +158,14 @@ async def lock(connection: AsyncConnection, campaign_id: str) -> Campaign:
 async def look(connection: AsyncConnection, campaign_id: str) -> Campaign:
     """Return a campaign without its counts, or a 404."""
     return _found(await campaign_desk.find_campaign(connection, campaign_id), campaign_id)
+
+
+async def look_all(
+    connection: AsyncConnection, campaign_ids: Collection[str]
+) -> dict[str, Campaign]:
+    """Return those of these campaigns that there are, without their counts."""
+    rows = await campaign_desk.find_campaigns(connection, campaign_ids)
+    return {row["campaign_id"]: campaign_of(row) for row in rows}
 
 
 def _found(row: Any, campaign_id: str) -> Campaign:

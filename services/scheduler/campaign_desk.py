@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from sqlalchemy import RowMapping, text
@@ -127,6 +127,14 @@ async def lock_campaign(connection: AsyncConnection, campaign_id: str) -> RowMap
 async def find_campaign(connection: AsyncConnection, campaign_id: str) -> RowMapping | None:
     """Return a campaign."""
     return await one(connection, _CAMPAIGN, id=campaign_id)
+
+
+async def find_campaigns(
+    connection: AsyncConnection, campaign_ids: Collection[str]
+) -> list[RowMapping]:
+    """Return those of these campaigns that there are."""
+    statement = text("SELECT * FROM campaigns WHERE campaign_id = ANY(:ids)")
+    return list((await connection.execute(statement, {"ids": list(campaign_ids)})).mappings())
 
 
 async def list_campaigns(connection: AsyncConnection) -> list[RowMapping]:

@@ -6,7 +6,8 @@ So a change, its audit line and its kept answer are one transaction.
 from __future__ import annotations
 
 import json
-import uuid
+import secrets
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -33,13 +34,15 @@ ARCHIVED: Final = POST.replace("FROM posts p", "FROM posts_archive p")
 _ADD: Final = """
     INSERT INTO posts (post_id, campaign_id, lane_id, account, text, language, due_at, latest_at, state,
         author, media, card, thread, external_id, ready_at)
-    SELECT post_id, :campaign, lane_id, account, text, language, due_at, latest_at, :state, :author,
+    SELECT post_id, campaign_id, lane_id, account, text, language, due_at, latest_at, state, author,
         CAST(media AS jsonb), CAST(card AS jsonb), CAST(thread AS jsonb), external_id, clock_timestamp()
-    FROM unnest(CAST(:ids AS text[]), CAST(:lanes AS bigint[]), CAST(:accounts AS text[]),
+    FROM unnest(CAST(:ids AS text[]), CAST(:campaigns AS text[]), CAST(:states AS text[]),
+        CAST(:authors AS text[]), CAST(:lanes AS bigint[]), CAST(:accounts AS text[]),
         CAST(:texts AS text[]), CAST(:languages AS text[]), CAST(:due AS timestamptz[]),
         CAST(:latest AS timestamptz[]), CAST(:media AS text[]), CAST(:cards AS text[]),
         CAST(:threads AS text[]), CAST(:externals AS text[]))
-        WITH ORDINALITY AS new (post_id, lane_id, account, text, language, due_at, latest_at, media, card,
+        WITH ORDINALITY AS new (post_id, campaign_id, state, author, lane_id, account, text, language, due_at,
+            latest_at, media, card,
             thread, external_id, position)
     ORDER BY position
     ON CONFLICT (campaign_id, external_id) WHERE external_id IS NOT NULL DO NOTHING
@@ -71,18 +74,34 @@ async def add_posts(
     author: str,
 ) -> list[str]:
     """Write posts, each with its lane; returns their ids, without those of a known `external_id`."""
-    ids = [f"post-{uuid.uuid4().hex}" for _ in posts]
+    of_all = {"campaign_id": campaign_id, "state": state, "author": author}
+    ids = await insert_posts(connection, [{**post, **of_all} for post in posts])
+    written = [post_id for post_id in ids if post_id is not None]
+    await audit(connection, author, "posts.added", campaign_id, {"posts": len(written)})
+    return written
+
+
+def new_id() -> str:
+    """Return an id for a post; those of one time stand together in an index, as in UUID 7 (RFC 9562, 5.7)."""
+    milliseconds = time.time_ns() // 1_000_000
+    return f"post-{milliseconds:012x}{secrets.token_hex(10)}"
+
+
+async def insert_posts(
+    connection: AsyncConnection, posts: Sequence[Mapping[str, Any]]
+) -> list[str | None]:
+    """Write posts of any campaigns; returns the id of each, None where its `external_id` is known."""
+    ids = [new_id() for _ in posts]
+    columns = {
+        f"{name}s": [post[name] for post in posts]
+        for name in ("author", "account", "text", "language", "state")
+    }
     made = await connection.execute(
         text(_ADD),
-        {
-            "campaign": campaign_id,
-            "state": state,
-            "author": author,
+        columns | {
             "ids": ids,
+            "campaigns": [post["campaign_id"] for post in posts],
             "lanes": [post["lane_id"] for post in posts],
-            "accounts": [post["account"] for post in posts],
-            "texts": [post["text"] for post in posts],
-            "languages": [post["language"] for post in posts],
             "due": [post["due_at"] for post in posts],
             "latest": [post["latest_at"] for post in posts],
             "media": [json.dumps(post["media"]) for post in posts],
@@ -90,10 +109,9 @@ async def add_posts(
             "threads": [json.dumps(post["thread"]) for post in posts],
             "externals": [post["external_id"] for post in posts],
         },
-    )
+    )  # fmt: skip
     written = {row.post_id for row in made}
-    await audit(connection, author, "posts.added", campaign_id, {"posts": len(written)})
-    return [post_id for post_id in ids if post_id in written]
+    return [post_id if post_id in written else None for post_id in ids]
 
 
 async def change_post(
@@ -150,12 +168,21 @@ _FILTERS: Final = {
 
 
 async def list_posts(
-    connection: AsyncConnection, wanted: Mapping[str, Any], *, after: int, limit: int
+    connection: AsyncConnection,
+    wanted: Mapping[str, Any],
+    *,
+    after: int,
+    limit: int,
+    archived: bool = False,
 ) -> list[RowMapping]:
-    """Return posts with a number above `after` that pass the filters, in the order they were written."""
+    """Return posts with a number above `after` that pass the filters, in the order they were written.
+
+    The queue's, or those of its archive.
+    """
     filters = {name: value for name, value in wanted.items() if value is not None}
     conditions = " AND ".join(["p.number > :after", *(_FILTERS[name] for name in filters)])
-    statement = text(f"{POST} WHERE {conditions} ORDER BY p.number LIMIT :limit")
+    which = ARCHIVED if archived else POST
+    statement = text(f"{which} WHERE {conditions} ORDER BY p.number LIMIT :limit")
     values = {"after": after, "limit": limit, **filters}
     return list((await connection.execute(statement, values)).mappings())
 

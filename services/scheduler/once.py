@@ -7,48 +7,50 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from fastapi import Header, Request, Response
-from fastapi.encoders import jsonable_encoder
 from fastapi.responses import JSONResponse
 from pydantic import TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.kit.web import Caller, Problem, field_problem
-from services.scheduler.answers import keep_answer, recall_answer
+from services.scheduler.answers import Key, keep_answers, recall_answer
 
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=200)]
 IfMatch = Annotated[str | None, Header(max_length=40)]
 _JSON = TypeAdapter(Any)
+CREATED = 201
+
+
+async def key_of(request: Request, caller: Caller, name: str | None) -> Key | None:
+    """Return a request's Idempotency-Key with the digest of what it asks."""
+    if name is None:
+        return None
+    body = await request.body()
+    digest = hashlib.sha256(request.url.path.encode() + b"\n" + body).hexdigest()
+    return Key(caller.name, name, digest)
 
 
 async def once(
-    engine: AsyncEngine,
-    request: Request,
-    caller: Caller,
-    key: str | None,
-    act: Callable[[AsyncConnection], Awaitable[Any]],
+    engine: AsyncEngine, key: Key | None, act: Callable[[AsyncConnection], Awaitable[Any]]
 ) -> Response:
     """Act once for each Idempotency-Key; again, the kept answer is given."""
-    body = await request.body()
-    wanted = hashlib.sha256(request.url.path.encode() + b"\n" + body).hexdigest()
     async with engine.begin() as connection:
         if key is not None:
-            first, status, kept = await recall_answer(
-                connection, caller=caller.name, key=key, request=wanted
-            )
-            if first != wanted:
+            first, status, kept = await recall_answer(connection, key)
+            if first != key.request:
                 raise field_problem("Idempotency-Key", "was used for another request")
             if status is not None:
                 return JSONResponse(kept, status, headers={"idempotency-replayed": "true"})
-        answer = jsonable_encoder(await act(connection))
+        answer, content = answered(await act(connection))
         if key is not None:
-            await keep_answer(
-                connection,
-                caller=caller.name,
-                key=key,
-                status=201,
-                answer=_JSON.dump_json(answer).decode(),
-            )
-    return JSONResponse(answer, 201, headers=tag_of(answer))
+            await keep_answers(connection, [(key, content)], status=CREATED)
+    return answer
+
+
+def answered(made: Any) -> tuple[Response, bytes]:
+    """Return the answer that says what was made, and its content."""
+    content = _JSON.dump_json(made)
+    answer = Response(content, CREATED, headers=tag_of(made), media_type="application/json")
+    return answer, content
 
 
 def tag_of(answer: Any) -> dict[str, str]:

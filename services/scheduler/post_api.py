@@ -26,8 +26,9 @@ from services.scheduler.bodies import (
 )
 from services.scheduler.campaign_api import READERS
 from services.scheduler.checks import check
+from services.scheduler.intake import Asked, Intake
 from services.scheduler.life import EDITABLE, OUT
-from services.scheduler.once import IdempotencyKey, IfMatch, must_match, once, tag_of
+from services.scheduler.once import IdempotencyKey, IfMatch, key_of, must_match, once, tag_of
 from services.scheduler.post_desk import FreeSlots, PostDesk, Times, next_slot, refuse
 
 AskBack = Callable[[RetractPost], Awaitable[None]]
@@ -61,7 +62,7 @@ def _add_reading(router: APIRouter, post_desk: PostDesk) -> None:
 
 
 async def _list(post_desk: PostDesk, wanted: Wanted) -> Page | SparsePage:
-    filters = wanted.model_dump(exclude={"matchers", "cursor", "limit", "fields"})
+    filters = wanted.model_dump(exclude={"matchers", "cursor", "limit", "fields", "archived"})
     async with post_desk.engine.connect() as connection:
         if wanted.matchers is not None:
             filters["lanes"] = [
@@ -70,8 +71,9 @@ async def _list(post_desk: PostDesk, wanted: Wanted) -> Page | SparsePage:
                 if matches(parse_matchers(wanted.matchers), labels)
             ]
         rows = await desk.list_posts(
-            connection, filters, after=int(wanted.cursor), limit=wanted.limit
-        )
+            connection, filters, after=int(wanted.cursor), limit=wanted.limit,
+            archived=wanted.archived,
+        )  # fmt: skip
     posts = [post_desk.view(row) for row in rows]
     cursor = str(rows[-1]["number"]) if len(rows) == wanted.limit else None
     if wanted.fields is None:
@@ -83,6 +85,7 @@ async def _list(post_desk: PostDesk, wanted: Wanted) -> Page | SparsePage:
 
 def _add_queueing(router: APIRouter, post_desk: PostDesk) -> None:
     engine, lanes = post_desk.engine, post_desk.lanes
+    intake = Intake(post_desk)
 
     @router.post(
         "/campaigns/{campaign_id}/posts", status_code=201, response_model=PostView | list[PostView]
@@ -96,14 +99,18 @@ def _add_queueing(router: APIRouter, post_desk: PostDesk) -> None:
     ) -> Response:
         """Queue one offer, or a batch: all of them or none."""
         times: Times = {}
+        is_list = isinstance(await request.json(), list)
+        key = await key_of(request, caller, idempotency_key)
+        asked = Asked(campaign_id, body, caller.name, key=key, is_list=is_list)
+        if asked.is_small and (answer := await intake.add(asked)):
+            return answer
 
         async def act(connection: AsyncConnection) -> Any:
             made, due = await post_desk.add(connection, campaign_id, body, caller.name)
             times.update(due)
-            is_one = len(made) == 1 and not isinstance(await request.json(), list)
-            return made[0] if is_one else made
+            return asked.shown(made)
 
-        answer = await once(engine, request, caller, idempotency_key, act)
+        answer = await once(engine, key, act)
         await lanes.expect(times)
         return answer
 

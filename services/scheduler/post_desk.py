@@ -105,7 +105,7 @@ class PostDesk:
     ) -> tuple[Queued, Times]:
         """Queue offers that were checked. Returns when each lane is due."""
         await self._must_be_in_budget(connection, campaign, len(rows))
-        await self._give_lanes(connection, campaign, rows)
+        await self.give_lanes(connection, campaign, rows, {})
         state = "unapproved" if campaign.needs_approval else "queued"
         ids = await desk.add_posts(
             connection, campaign.campaign_id, rows, state=state, author=author
@@ -125,12 +125,16 @@ class PostDesk:
             left = max(0, campaign.budget - used)
             raise Problem(409, f"the campaign's budget has room for {left} more, not for {count}")
 
-    async def _give_lanes(
-        self, connection: AsyncConnection, campaign: Campaign, rows: list[dict[str, Any]]
+    async def give_lanes(
+        self,
+        connection: AsyncConnection,
+        campaign: Campaign,
+        rows: list[dict[str, Any]],
+        lanes: dict[tuple[str, str], int],
     ) -> None:
-        lanes: dict[str, int] = {}
+        """Give each offer its lane; `lanes` are those that are known already, by campaign and labels."""
         for row in rows:
-            key = lane_key(row["labels"])
+            key = campaign.campaign_id, lane_key(row["labels"])
             if key not in lanes:
                 lanes[key] = await self.lane(connection, campaign, row["labels"])
             row["lane_id"] = lanes[key]
@@ -154,8 +158,12 @@ class PostDesk:
         return (await self.with_warnings(connection, [post]))[0]
 
     async def lock(self, connection: AsyncConnection, post_id: str) -> PostView:
-        """Return a post that nobody else moves meanwhile, or a 404."""
-        return self._found(await desk.lock_post(connection, post_id), post_id)
+        """Return a post that nobody else moves meanwhile, or a 404; one of the archive moves no more."""
+        row = await desk.lock_post(connection, post_id)
+        if row is None and (old := await desk.read_post(connection, post_id)) is not None:
+            where = f": by hand at {old['url']}" if old["url"] else ""
+            raise Problem(409, f"the post {post_id} was {old['state']}, and archived since{where}")
+        return self._found(row, post_id)
 
     def _found(self, row: Any, post_id: str) -> PostView:
         if row is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 from alembic.script import ScriptDirectory
@@ -12,11 +11,15 @@ from sqlalchemy import text
 
 from ops.embedded.system import System
 from schemas.posts import Outcome
+from schemas.vocabulary import Vocabulary
+from services.kit.settings import Watched
+from services.kit.web import Problem
 from services.scheduler import counts, desk
-from services.scheduler.answers import forget_answers, keep_answer, recall_answer
+from services.scheduler.answers import Key, forget_answers, keep_answers, recall_answer
 from services.scheduler.app import VERSIONS
 from services.scheduler.archive import Archive
 from services.scheduler.file_api import EXPORT
+from services.scheduler.post_desk import PostDesk
 from tests.integration.test_queue import _move
 from tests.queues import Queue, new_queue
 
@@ -81,6 +84,11 @@ async def test_old_offers_are_archived_and_stay_readable(queue: Queue) -> None:
             assert outcome["result"] == "published"
         rows = await connection.execute(text(EXPORT), {"id": queue.campaign})
         assert [row.post_id for row in rows] == [old, older, young, waiting]
+        listed = await desk.list_posts(connection, {}, after=0, limit=10, archived=True)
+        assert [row["post_id"] for row in listed] == [old, older]
+        post_desk = PostDesk(queue.lanes, {}, Watched(None, Vocabulary))
+        with pytest.raises(Problem, match="was published, and archived since"):
+            await post_desk.lock(connection, old)
 
 
 async def test_what_was_archived_comes_back_with_an_older_version(queue: Queue) -> None:
@@ -103,15 +111,15 @@ async def test_what_was_archived_comes_back_with_an_older_version(queue: Queue) 
 
 
 async def test_answers_are_kept_for_a_week(queue: Queue) -> None:
-    asked: dict[str, Any] = {"caller": "ada", "request": "r"}
+    old, new = (Key("ada", name, "r") for name in ("old", "new"))
     async with queue.engine.begin() as connection:
-        for key in ("old", "new"):
-            assert await recall_answer(connection, key=key, **asked) == ("r", None, None)
-            await keep_answer(connection, caller="ada", key=key, status=201, answer='{"id": 1}')
+        for key in (old, new):
+            assert await recall_answer(connection, key) == ("r", None, None)
+            await keep_answers(connection, [(key, b'{"id": 1}')], status=201)
         await connection.execute(
             text("UPDATE answers SET created_at = now() - interval '8 days' WHERE key = 'old'")
         )
-        assert await recall_answer(connection, key="old", **asked) == ("r", 201, {"id": 1})
+        assert await recall_answer(connection, old) == ("r", 201, {"id": 1})
         await forget_answers(connection)
-        assert await recall_answer(connection, key="new", **asked) == ("r", 201, {"id": 1})
-        assert await recall_answer(connection, key="old", **asked) == ("r", None, None)
+        assert await recall_answer(connection, new) == ("r", 201, {"id": 1})
+        assert await recall_answer(connection, old) == ("r", None, None)

@@ -114,12 +114,11 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "thread_again": Mutant(
         "what is out of a thread is not remembered",
-        ((_DELIVERY, "        job.so_far, job.last_part = error.so_far, self._attempt",
-          "        job.last_part = self._attempt"),),
+        ((_DELIVERY, "        job.so_far = error.so_far\n", ""),),
     ),
     "thread_forgotten": Mutant(
         "a hold between two parts of a thread is as one before the first",
-        ((_DELIVERY, "        if job.so_far is not None:\n            await self._end_in_part(job, reason)\n            return\n", ""),),
+        ((_DELIVERY, "        if job.so_far is not None:\n            await self.ends.end_in_part(job, reason)\n            return\n", ""),),
     ),
     "thread_unlooked": Mutant(
         "the parts of a thread go out on the clearance of the first",

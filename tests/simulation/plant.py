@@ -17,7 +17,7 @@ from services.detector import stream as detector_stream
 from services.detector.stream import Stream as DetectorStream
 from services.kit import broker as kafka
 from services.kit.cluster import Cluster
-from services.publisher import stream as publisher_stream
+from services.publisher import partitions as publisher_partitions
 from services.publisher.accounts import WebhookAccount
 from services.publisher.delivery import Delivery
 from services.publisher.paces import Paces
@@ -164,6 +164,6 @@ def in_place(log: Log) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(detector_store, "AIOKafkaConsumer", consumer)
-        patch.setattr(publisher_stream, "AIOKafkaAdminClient", lambda **_: Admin(log))
+        patch.setattr(publisher_partitions, "AIOKafkaAdminClient", lambda **_: Admin(log))
         patch.setattr(detector_stream, "SNAPSHOT_EVERY_S", SNAPSHOT_EVERY_S)
         yield

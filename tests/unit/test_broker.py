@@ -7,13 +7,17 @@ behind it let the group commit past offers that nobody had settled.
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
 
+from schemas.topics import DUE
 from services.kit import broker as kafka
 from services.kit.broker import still_ours
+from services.kit.cluster import Cluster
+from services.publisher.queues import Queues
 from tests.simulation.log import Stored
 
 TOPIC = "posts.due"
@@ -67,3 +71,29 @@ async def test_a_goodbye_that_nobody_answers_is_not_waited_for() -> None:
 
     await kafka.leave(goodbye, patience_s=0.01)
     assert left.is_set()
+
+
+async def test_what_went_to_another_publisher_is_neither_taken_nor_committed() -> None:
+    """A record that came behind the rebalance made every commit fail, of all partitions, for good."""
+    committed: list[dict[TopicPartition, int]] = []
+
+    class Committer:
+        async def commit(self, offsets: dict[TopicPartition, int]) -> None:
+            committed.append(offsets)
+
+    async def nothing(*_: Any) -> None:
+        return
+
+    broker = kafka.new_broker(Cluster("127.0.0.1:1"), client_id="test")
+    queues = Queues(broker, DUE, nothing, group="g", instance="i", crash=lambda *_: None)
+    queues.settle = nothing
+    queues.subscription = SimpleNamespace(consumer=Committer())  # type: ignore[assignment]
+    await queues._on_assigned([0, 1])
+    queues.take(a_record(0, 5), [], attempt=1, traceparent="")
+    await queues._on_revoked([0, 1])
+    queues.take(a_record(0, 6), [], attempt=1, traceparent="")
+    queues.keep(a_record(0, 7))()
+    await queues._on_assigned([1])
+    queues.take(a_record(1, 2), [], attempt=1, traceparent="")
+    await queues._commit()
+    assert committed == [{TopicPartition(TOPIC, 0): 6}, {TopicPartition(TOPIC, 1): 3}]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -170,3 +171,13 @@ def test_links_and_tags_are_found_by_their_bytes() -> None:
     )
     assert tag["features"][0]["tag"] == "Coast"
     assert raw[tag["index"]["byteStart"] : tag["index"]["byteEnd"]] == b"#Coast"
+
+
+@pytest.mark.parametrize("unit", ["graphemes", "utf16", "weighted"])
+@given(text=st.text(max_size=60), most=st.integers(1, 40), link=st.sampled_from([0, 23]))
+def test_what_fits_at_a_glance_fits_when_counted(
+    unit: Any, text: str, most: int, link: int
+) -> None:
+    limit = TextLimit(most=most, unit=unit, link=link, short_mentions=True)
+    for said in (text, f"{text} https://a.example", f"{text} @ada@social.example"):
+        assert fits(said, limit) == (length(said, limit) <= most)

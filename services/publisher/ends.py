@@ -1,0 +1,122 @@
+"""How a post ends: what is written into the ledger, and what is said of it on `posts.outcomes`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import datetime
+from typing import Final, Protocol
+
+import structlog
+
+from schemas.holds import OpenHolds
+from schemas.posts import Outcome, Result
+from services.kit.telemetry import Clock
+from services.publisher.channels import Publication
+from services.publisher.gate import Cleared
+from services.publisher.job import SAID, Job
+from services.publisher.ledger import Attempt, State
+from services.publisher.proof import LOST, PART
+from services.publisher.store import Sent, Store
+from services.publisher.takeback import TakeBack, is_within
+
+DETAIL_CHARS: Final = 500
+log = structlog.get_logger()
+
+
+class Holds(Protocol):
+    """Who knows the holds that are open now."""
+
+    holds: OpenHolds
+
+
+class Ends:
+    """Writes down what became of posts, and says it; what went out under a hold is taken back at once."""
+
+    def __init__(
+        self,
+        store: Store,
+        gate: Holds,
+        take_back: TakeBack,
+        *,
+        clock: Clock,
+        emit: Callable[[Outcome, str], Awaitable[None]],
+    ) -> None:
+        self.store, self.gate, self.take_back = store, gate, take_back
+        self.clock, self.emit = clock, emit
+
+    async def note(self, job: Job, cleared: Cleared, answer: str) -> None:
+        """Keep what became of a try that was not the last."""
+        await self.store.record_attempt(job.post.post_id, self.attempt(job, cleared, answer))
+
+    def attempt(self, job: Job, cleared: Cleared | None, answer: str) -> Attempt:
+        """Return a try as the ledger keeps it, with the fence it relied on."""
+        return Attempt(
+            at=job.tried_at or self.clock.now(),
+            publisher=self.store.publisher,
+            answer=answer[:DETAIL_CHARS],
+            fence=cleared.fence if cleared else None,
+            fence_begun_at=cleared.fence_begun_at if cleared else None,
+        )
+
+    async def give_up(self, job: Job, why: str) -> None:
+        """End an update that did not get through in its time."""
+        if job.so_far is not None and not job.maybe_sent:
+            await self.end_in_part(job, why)
+        else:
+            await self.end(job, "uncertain" if job.maybe_sent else "failed", why)
+
+    async def end_in_part(self, job: Job, why: str) -> None:
+        """End a thread whose rest does not follow; what is out counts as sent, and is taken back so."""
+        last = job.last_part or self.attempt(job, None, LOST)
+        await self.sent(job, replace(last, answer=f"{PART}, and no more"), job.in_part(why))
+
+    async def sent(self, job: Job, attempt: Attempt, made: Publication) -> None:
+        """Write down a send that worked, first of all; it is taken back if a hold came meanwhile."""
+        at = self.clock.now()
+        sent = Sent(
+            post_id=job.post.post_id,
+            at=at,
+            attempt=attempt,
+            publication=made.id,
+            url=made.url,
+            detail=made.detail[:DETAIL_CHARS],
+            kind=job.post.kind,
+        )
+        if not await self.store.record_sent(sent):
+            log.error("the ledger has no intent of a post that was sent", post=job.post.post_id)
+        await self.say(
+            job, "published", reason=made.detail, publication=made, at=at, fence=attempt.fence
+        )
+        if job.post.kind == "offer":
+            hold = self.gate.holds.covering(job.post.labels)
+            entry = await self.store.find(job.post.post_id) if hold is not None else None
+            if hold is not None and entry is not None and is_within(entry, hold):
+                await self.take_back.take_back_one(entry, hold.hold_id)  # It was on its way.
+
+    async def end(self, job: Job, state: State, detail: str) -> None:
+        """Write down an end at which nothing more is tried."""
+        await self.store.record(
+            job.post.post_id, state, done_at=self.clock.now(), detail=detail[:DETAIL_CHARS]
+        )
+        log.warning("not published", post=job.post.post_id, state=state, why=detail)
+        await self.say(job, SAID[state], reason=detail[:DETAIL_CHARS])
+
+    async def say(
+        self,
+        job: Job,
+        result: Result,
+        *,
+        reason: str = "",
+        hold_id: str | None = None,
+        publication: Publication | None = None,
+        at: datetime | None = None,
+        fence: int | None = None,
+    ) -> None:
+        """Say what became of a post."""
+        made = publication or Publication("")
+        outcome = job.outcome(
+            result, at=at or self.clock.now(), reason=reason, hold_id=hold_id, fence=fence,
+            publication=made.id or None, url=made.url,
+        )  # fmt: skip
+        await self.emit(outcome, job.traceparent)

@@ -1,0 +1,116 @@
+"""A consumer that will read no more ends its process, for whoever supervises starts it again.
+
+Found by an hour of faults: uvloop refused a write to a socket that a killed broker had just closed, the
+consumer's own task ended by that, and its publisher sat there, healthy and idle, until the hour was over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from ops.embedded.system import System
+from schemas.topics import DUE, HOLDS
+from services.kit import broker as kafka
+from services.kit import members
+from services.kit.members import MISSED, Members, instance_of, tasks_of
+
+
+class Watched:
+    """One consumer in a group and one outside, and what was said when the process was to end."""
+
+    def __init__(self, system: System) -> None:
+        self.ends: list[str] = []
+        self.name = f"watched-{uuid.uuid4().hex[:8]}"
+        self.broker = kafka.new_broker(system.cluster, client_id="test")
+        self.grouped = kafka.subscribe(
+            self.broker, DUE.name, self._nothing, group=self.name, instance=self.name,
+            crash=self._crash,
+        )  # fmt: skip
+        self.alone = kafka.subscribe(self.broker, HOLDS.name, self._nothing, crash=self._crash)
+        self.members = Members(self.broker, system.cluster, crash=self._crash)
+
+    async def _nothing(self, _: Sequence[kafka.Record]) -> None:
+        return
+
+    def _crash(self, why: str, error: BaseException | None = None) -> None:
+        self.ends.append(f"{why}: {error}")
+
+
+@pytest.fixture
+async def watched(system: System) -> AsyncIterator[Watched]:
+    async with running(system) as found:
+        yield found
+
+
+@asynccontextmanager
+async def running(system: System) -> AsyncIterator[Watched]:
+    found = Watched(system)
+    async with kafka.connected(found.broker):
+        await found.broker.start()
+        async with asyncio.timeout(30):
+            while not found.grouped.consumer.assignment():  # noqa: ASYNC110  # aiokafka's.
+                await asyncio.sleep(0.05)
+        yield found
+
+
+async def test_whoever_reads_is_left_alone(watched: Watched) -> None:
+    for _ in range(MISSED + 1):
+        await watched.members.look()
+    assert watched.ends == []
+    state, ids = (await watched.members._ask([watched.name]))[watched.name]
+    assert state == members.STABLE
+    assert [name.startswith(f"{watched.name}-{DUE.name}-") for name in ids] == [True]
+    assert instance_of(watched.grouped.consumer) == f"{watched.name}-{DUE.name}"
+
+
+@pytest.mark.parametrize("which", ["grouped", "alone"])
+async def test_a_consumer_whose_own_task_has_ended_ends_the_process(
+    which: str, watched: Watched
+) -> None:
+    consumer: Any = getattr(watched, which).consumer
+    for task in tasks_of(consumer)[-1:]:
+        task.cancel()
+        await asyncio.wait([task])
+    await watched.members.look()
+    (why,) = watched.ends
+    assert why.startswith("a consumer of ")
+    assert "has ended" in why
+
+
+async def test_one_that_its_group_knows_no_more_ends_the_process_after_a_while(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = {watched.name: (members.STABLE, frozenset({f"{watched.name}-other-{DUE.name}-1"}))}
+
+    async def without_us(_: Any) -> Any:
+        return states
+
+    monkeypatch.setattr(watched.members, "_ask", without_us)
+    for _ in range(MISSED - 1):
+        await watched.members.look()
+    states[watched.name] = ("PreparingRebalance", frozenset())
+    await watched.members.look()  # It is on its way.
+    assert watched.ends == []
+    states[watched.name] = (members.STABLE, frozenset())
+    for _ in range(MISSED):
+        await watched.members.look()
+    (why,) = watched.ends
+    assert "is in its group no more" in why
+
+
+async def test_where_kafka_does_not_answer_nobody_is_missed(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silence(_: Any) -> Any:
+        raise TimeoutError
+
+    monkeypatch.setattr(watched.members, "_ask", silence)
+    for _ in range(2 * MISSED):
+        await watched.members.look()
+    assert watched.ends == []
