@@ -48,6 +48,8 @@ EVERY_S: Final = 0.7
 RACES_AT_ONCE: Final = 24
 FAULT_EVERY_S: Final = 5.0  # Of each of two that make them.
 CALM_EVERY_S: Final = 0.25
+MOST_IN_HAND: Final = 300
+COUNT_EVERY_S: Final = 2.0
 STANDS_S: Final = (2.0, 15.0)
 SETTLE_S: Final = 240.0
 LINE: Final = "coast"
@@ -66,13 +68,14 @@ class Campaign:
         self.mutant = mutant  # Of one kind of service: a campaign must be seen to find it.
         self.history = History()
         self._ended, self._at_rest = threading.Event(), threading.Event()
+        self._in_hand = 0
 
     def run(self, minutes: float) -> History:
         """Race for so long, let everything come to rest, and return what was seen."""
         with (
             self._system() as self.system,
             self._clients(),
-            ThreadPoolExecutor(RACES_AT_ONCE + 6) as self.pool,
+            ThreadPoolExecutor(RACES_AT_ONCE + 8) as self.pool,
         ):
             tending = [self.pool.submit(one) for one in (self._tend, self._release)]
             try:
@@ -89,17 +92,18 @@ class Campaign:
         return self.history
 
     def _play(self, minutes: float) -> None:
-        tasks = [self.pool.submit(one) for one in (self._calm, self._faults, self._faults)]
+        hands = (self._calm, self._faults, self._faults, self._count_what_is_in_hand)
+        tasks = [self.pool.submit(one) for one in hands]
         until_s, number = time.monotonic() + 60 * minutes, 0
         while time.monotonic() < until_s:
             number += 1
-            if (
-                len(tasks) - sum(task.done() for task in tasks) < RACES_AT_ONCE
-            ):  # Else we are behind.
+            under_way = len(tasks) - sum(task.done() for task in tasks)
+            if under_way < RACES_AT_ONCE and self._in_hand < MOST_IN_HAND:  # Else we are behind.
                 tasks.append(self.pool.submit(self._race, f"race-{number}"))
             self._wait(EVERY_S * self.luck.uniform(0.3, 1.7))
             if number % 50 == 0:
-                self.say(f"{number} races, {len(self.history.faults)} faults")
+                races, faults = len(self.history.disruptions), len(self.history.faults)
+                self.say(f"{races} races, {faults} faults, {self._in_hand} offers in hand")
         self._ended.set()
         for task in tasks:
             task.result()
@@ -116,7 +120,13 @@ class Campaign:
         with system:
             url = system.address("sandbox")
             known = {
-                name: {"channel": "mastodon", "url": url, "token": name, "updates": "{}"}
+                name: {
+                    "channel": "mastodon",
+                    "url": url,
+                    "token": name,
+                    "updates": "{}",
+                    "languages": ["en"],
+                }
                 for name in ACCOUNTS
             }
             (system.data / "accounts.yaml").write_text(yaml.safe_dump({"accounts": known}))
@@ -245,6 +255,18 @@ class Campaign:
             self.history.faults.append(Fault(what, begin, time.monotonic()))
             self._wait(self.luck.expovariate(1 / FAULT_EVERY_S))
 
+    def _count_what_is_in_hand(self) -> None:
+        """Count offers that were handed over and have no outcome: no more races than the machine bears."""
+        query: dict[str, Any] = {"state": "handed", "fields": "post_id", "limit": 1_000}
+        while not self._ended.is_set():
+            try:
+                with self.system.client("scheduler-2", "viewer") as client:
+                    page = client.get("/v1/posts", params=query, timeout=5).raise_for_status()
+                self._in_hand = len(page.json()["posts"])
+            except httpx.HTTPError:  # It was killed, or stands still.
+                pass
+            self._wait(COUNT_EVERY_S)
+
     def _release(self) -> None:
         """Look at the holds on everything, as a person does after an event that nobody can read."""
         while not self._at_rest.wait(1):
@@ -267,7 +289,7 @@ class Campaign:
             self._read_outcomes()
             if self.history.all_ended():
                 return
-            time.sleep(0.2)
+            time.sleep(COUNT_EVERY_S)
 
     def _ask_the_ledger(self) -> None:
         """Let the ledger prove the same sends: a judge from inside, by other evidence."""
