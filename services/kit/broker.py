@@ -24,6 +24,8 @@ from typing import Any, Final, Protocol, TypeAlias
 
 from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
+from aiokafka.conn import AIOKafkaConnection, CloseReason
+from aiokafka.errors import KafkaConnectionError
 from aiokafka.structs import RecordMetadata
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
@@ -339,5 +341,20 @@ async def _as_it_came(message: Any) -> Any:
     return message
 
 
+def _send_or_lose(self: Any, request: Any, expect_response: bool = True) -> Any:  # As theirs.
+    """Send as aiokafka does; a socket that was just closed is a lost connection, on uvloop too.
+
+    uvloop raises RuntimeError there, of which aiokafka knows nothing (aio-libs/aiokafka, issue 1038): whichever
+    task of a client met it ended by it, and the client never heard of a new leader or coordinator again.
+    """
+    try:
+        return _send(self, request, expect_response)
+    except RuntimeError as error:
+        self.close(reason=CloseReason.CONNECTION_BROKEN)
+        raise KafkaConnectionError(f"the connection to {self.host} broke: {error}") from error
+
+
+_send: Final[Any] = AIOKafkaConnection.send
+AIOKafkaConnection.send = _send_or_lose  # type: ignore[method-assign]
 for client in ("aiokafka", "kafka"):
     logging.getLogger(client).setLevel(logging.ERROR)

@@ -1,9 +1,9 @@
 """Consumers that no longer read, and do not say so: the process ends, and whoever supervises starts it again.
 
-An hour of faults showed three ways with aiokafka 0.14: a task of the consumer's ends by an error that is
-none of Kafka's (uvloop refuses a write to a socket that was just closed), its group goes on without it for
-good, or all brokers it knows are gone for good while others live. FastStream waits in all three. So the
-consumer's tasks are looked at, and the group is asked, through a client of its own: are we in it?
+An hour of faults showed how with aiokafka 0.14: a task of the consumer's ends by an error that is none of
+Kafka's, or all brokers it knows are gone while others live, and its group goes on without it for good.
+FastStream waits in both. So the consumer's tasks are looked at, and the group is asked, through a client
+of its own: are we in it?
 """
 
 from __future__ import annotations
@@ -85,6 +85,7 @@ def tasks_of(consumer: Any) -> list[asyncio.Task[Any]]:
     """Return the tasks of aiokafka's without which a consumer reads nothing; they end when it is stopped."""
     found = (
         getattr(consumer._coordinator, "_coordination_task", None),  # noqa: SLF001
+        consumer._client._sync_task,  # noqa: SLF001  # Who leads what.
         consumer._fetcher._fetch_task,  # noqa: SLF001
     )
     return [task for task in found if task is not None]

@@ -13,6 +13,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+import uvloop
+from aiokafka.conn import AIOKafkaConnection, create_conn
+from aiokafka.errors import KafkaConnectionError
+from aiokafka.protocol.metadata import MetadataRequest
 
 from ops.embedded.system import System
 from schemas.topics import DUE, HOLDS
@@ -81,6 +85,22 @@ async def test_a_consumer_whose_own_task_has_ended_ends_the_process(
     (why,) = watched.ends
     assert why.startswith("a consumer of ")
     assert "has ended" in why
+
+
+def test_a_socket_that_was_just_closed_is_a_lost_connection_on_uvloop_too(system: System) -> None:
+    """A killed broker's connection is closed some ticks before aiokafka learns of it."""
+
+    async def write_to_a_closed_one(send: Any) -> None:
+        host, port = system.kafka.split(":")
+        connection = await create_conn(host, int(port))
+        connection._writer.transport.abort()
+        await asyncio.sleep(0)
+        send(connection, MetadataRequest([]))
+
+    with pytest.raises(KafkaConnectionError, match="the connection to"):
+        uvloop.run(write_to_a_closed_one(AIOKafkaConnection.send))
+    with pytest.raises(RuntimeError, match="closed"):  # As aiokafka has it.
+        uvloop.run(write_to_a_closed_one(kafka._send))
 
 
 async def test_one_that_its_group_knows_no_more_ends_the_process_after_a_while(
