@@ -94,7 +94,9 @@ def test_a_socket_that_was_just_closed_is_a_lost_connection_on_uvloop_too(system
         host, port = system.kafka.split(":")
         connection = await create_conn(host, int(port))
         connection._writer.transport.abort()
-        await asyncio.sleep(0)
+        tick = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(tick.set_result, None)
+        await tick
         send(connection, MetadataRequest([]))
 
     with pytest.raises(KafkaConnectionError, match="the connection to"):
