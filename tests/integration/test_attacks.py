@@ -93,7 +93,8 @@ def test_a_title_is_words_and_never_a_template(journey: Journey) -> None:
     evil = "{{ 7*7 }}{% for x in range(9999999) %}{{ self.__init__.__globals__ }}{% endfor %}"
     journey.event(title=f"{evil} ({journey.network})")
     wait_for("the update", journey.updates)
-    assert all(evil in one["text"] and "49" not in one["text"] for one in journey.updates())
+    texts = [one["text"].replace(journey.network, "") for one in journey.updates()]  # It is random.
+    assert all(evil in text and "49" not in text for text in texts)
     journey.event(status="resolved", title=f"{evil} ({journey.network})")
 
 

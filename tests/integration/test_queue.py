@@ -242,7 +242,7 @@ async def test_migrations_go_down_and_up_on_a_filled_database(queue: Queue) -> N
     held = await queue.add(-1 * S, line="valley")
     await queue.lanes.record_opened(a_hold('{line="valley"}'))
     (post_id,) = await queue.add(-1 * S)
-    for revision, down in (("0001", True), ("0007", False)):
+    for revision, down in (("0001", True), ("0008", False)):
         async with queue.engine.begin() as connection:
             await connection.run_sync(_move, VERSIONS, revision, down=down)
     assert [one.post.post_id for one in await queue.claim()] == [post_id]
