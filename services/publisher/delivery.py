@@ -41,7 +41,6 @@ from services.publisher.ledger import (
     LookUp,
     SendAgain,
     after_unknown,
-    needs_intent,
     refusal,
 )
 from services.publisher.paces import Paces
@@ -54,10 +53,6 @@ UNKNOWN_TRIES: Final = 5  # An update on a channel that knows no keys is not sai
 LONGEST_REST_S: Final = 2.0  # Then the gate is asked again: a hold may have opened.
 TELL_AFTER_S: Final = 600.0  # An update that did not get through so long is a person's matter.
 log = structlog.get_logger()
-
-
-class _Known(Exception):
-    """The ledger has a row of the post already."""
 
 
 class Gate(Protocol):
@@ -138,21 +133,16 @@ class Delivery:
             job.has_turn = await self._take_turn(job)
             if not job.has_turn:
                 return False
-        can = self.channels[job.post.account].capabilities
-        if job.recorded or not needs_intent(job.post.kind, can):
+        if job.recorded:
             return await self._publish(job, cleared)
-        if await self._intend(job, cleared):
-            return False
-        return await self._was_settled(job)  # There is a row already.
-
-    async def _intend(self, job: Job, cleared: Cleared) -> bool:
         at = self.clock.now()
         job.recorded = await self.store.record_intent(
             job.post, attempt=job.attempt, fence=cleared.fence, at=at
         )
         if job.recorded:
             job.begun_at = at
-        return job.recorded
+            return False
+        return await self._was_settled(job)  # There is a row already.
 
     async def _take_turn(self, job: Job) -> bool:
         can = self.channels[job.post.account].capabilities
@@ -197,8 +187,6 @@ class Delivery:
             made = await self._send(job, cleared)
         except TooLate:
             return False  # Nothing was sent: a new fence decides.
-        except _Known:
-            return await self._was_settled(job)
         except (Partly, NotSent, Duplicate, Refused, Unknown, Uncertain) as error:
             return await self._on_failure(job, cleared, error)
         self.paces.worked(account)
@@ -208,20 +196,6 @@ class Delivery:
         return True
 
     async def _send(self, job: Job, cleared: Cleared) -> Publication:
-        if job.recorded:
-            return await self._ask(job, cleared)
-        made, written = await asyncio.gather(
-            self._ask(job, cleared), self._intend(job, cleared), return_exceptions=True
-        )
-        if isinstance(written, BaseException):
-            raise written  # The ledger does not answer: it is sent again then, and recognised.
-        if not written:
-            raise _Known
-        if isinstance(made, BaseException):
-            raise made
-        return made
-
-    async def _ask(self, job: Job, cleared: Cleared) -> Publication:
         channel = self.channels[job.post.account]
         if job.so_far is not None and isinstance(channel, Threads):
             return await channel.go_on(cleared, key=job.post.post_id, so_far=job.so_far)

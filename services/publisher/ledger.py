@@ -11,7 +11,6 @@ The database has the same table and refuses every other move.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -128,15 +127,6 @@ class GiveUp:
     """Nobody can know; the ledger says so."""
 
     reason: str
-
-
-def needs_intent(kind: Kind, can: Capabilities) -> bool:
-    """Say whether the ledger must know of a send before it begins.
-
-    An update on a channel that recognises its key for ever is the same however often it is sent: it
-    goes out while its intent is being written, and does not wait for the database.
-    """
-    return kind == "offer" or not math.isinf(can.idempotent_s)
 
 
 def after_unknown(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Final
 
 import structlog
@@ -24,10 +23,9 @@ from services.scheduler.bodies import Campaign, PostBody, PostView
 from services.scheduler.campaign_life import TAKES_POSTS
 from services.scheduler.checks import check
 from services.scheduler.once import CREATED, answered
-from services.scheduler.post_desk import PostDesk, refuse
+from services.scheduler.post_desk import PostDesk, Times, refuse
 
 MOST_BODIES: Final = 20
-Times = dict[int, datetime]
 log = structlog.get_logger()
 
 

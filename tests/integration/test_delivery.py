@@ -11,7 +11,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy.exc import OperationalError
 
 from ops.embedded.system import System
 from schemas.holds import OpenHolds
@@ -147,24 +146,10 @@ async def test_a_send_that_a_crash_cut_off_is_resumed_by_capability(
     assert await desk.send(post) == result
 
 
-async def test_an_update_whose_key_is_known_for_ever_does_not_wait_for_the_ledger(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    update, record = new_post(kind="update"), desk.store.record_intent
-
-    async def behind_the_send(*given: Any, **values: Any) -> bool:
-        while not desk.channel.tries:  # noqa: ASYNC110  # Whether it goes on is what is tested.
-            await asyncio.sleep(0.02)
-        return await record(*given, **values)
-
-    monkeypatch.setattr(desk.store, "record_intent", behind_the_send)
-    async with asyncio.timeout(10):
-        assert await desk.send(update) == "published"
-    assert (desk.channel.tries, await desk.state(update)) == (1, "sent")
-
-
-@pytest.mark.parametrize(("kind", "idempotent_s"), [("offer", math.inf), ("update", 3600)])
-async def test_any_other_post_waits_for_its_intent(
+@pytest.mark.parametrize(
+    ("kind", "idempotent_s"), [("offer", math.inf), ("update", 3600), ("update", math.inf)]
+)
+async def test_a_post_waits_for_its_intent(
     desk: Desk, kind: Kind, idempotent_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk.channel = FakeChannel(Clock(), idempotent_s=idempotent_s)
@@ -178,23 +163,6 @@ async def test_any_other_post_waits_for_its_intent(
     monkeypatch.setattr(desk.store, "record_intent", slowly)
     assert await desk.send(new_post(kind=kind)) == "published"
     assert tried == [0]
-
-
-async def test_an_update_goes_out_while_the_database_is_away_and_is_written_down_later(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    update, record, away = new_post(kind="update"), desk.store.record_intent, [1, 2]
-
-    async def fails(*given: Any, **values: Any) -> bool:
-        if away:
-            away.pop()
-            raise OperationalError("INSERT", {}, Exception("no connection"))
-        return await record(*given, **values)
-
-    monkeypatch.setattr(desk.store, "record_intent", fails)
-    assert await desk.send(update) == "published"
-    assert (desk.channel.tries, len(desk.channel.standing)) == (3, 1)
-    assert await desk.state(update) == "sent"
 
 
 async def test_an_update_that_another_left_in_the_middle_is_sent_again_and_recognised(

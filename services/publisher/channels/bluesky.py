@@ -37,7 +37,7 @@ from services.publisher.channels import (
 )
 from services.publisher.channels.http import ask, failure, new_client, told_by
 from services.publisher.channels.pictures import Picture, Pictures
-from services.publisher.channels.threads import Part, Threads, texts_of
+from services.publisher.channels.threads import Part, Threads
 from services.publisher.gate import Cleared
 from services.publisher.ledger import Capabilities
 from services.publisher.rates import Told
@@ -74,9 +74,6 @@ class Bluesky(Threads):
         self.session: dict[str, str] = {}
         self.cids: dict[str, str] = {}  # Of what was posted last, by address.
         self.login = asyncio.Lock()
-
-    def texts(self, post: Post) -> list[str]:
-        return texts_of(post, _LIMIT)
 
     async def _send(self, cleared: Cleared, part: Part) -> Publication:
         post = cleared.post

@@ -28,7 +28,7 @@ from services.publisher.accounts import DiscordAccount
 from services.publisher.channels import Publication, Retracted
 from services.publisher.channels.http import ask, new_client, told_by
 from services.publisher.channels.pictures import Picture, Pictures, as_it_is
-from services.publisher.channels.threads import Part, Threads, texts_of
+from services.publisher.channels.threads import Part, Threads
 from services.publisher.gate import Cleared
 from services.publisher.ledger import Capabilities
 from services.publisher.rates import Told
@@ -65,9 +65,6 @@ class Discord(Threads):
             self.path = f"{account.url}/api/v10/channels/{account.channel_id}"
             self.headers = {"authorization": f"Bot {account.token.get_secret_value()}"}
         self.client = new_client(connections=CONNECTIONS, keeps=self.is_bot)
-
-    def texts(self, post: Post) -> list[str]:
-        return texts_of(post, _LIMIT)
 
     async def _send(self, cleared: Cleared, part: Part) -> Publication:
         where = f"{self.path}/messages" if self.is_bot else f"{self.path}?wait=true"

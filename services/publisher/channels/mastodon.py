@@ -31,7 +31,7 @@ from services.publisher.accounts import MastodonAccount
 from services.publisher.channels import NotSent, Publication, Retracted
 from services.publisher.channels.http import ask, new_client, told_by
 from services.publisher.channels.pictures import Picture, Pictures
-from services.publisher.channels.threads import Part, Threads, texts_of
+from services.publisher.channels.threads import Part, Threads
 from services.publisher.gate import Cleared
 from services.publisher.ledger import Capabilities
 from services.publisher.rates import Told
@@ -53,7 +53,6 @@ class Mastodon(Threads):
         limit = TextLimit(
             most=account.characters, unit="graphemes", link=LINK_CHARS, short_mentions=True
         )
-        self.limit = limit
         self.capabilities = Capabilities(
             idempotent_s=IDEMPOTENT_S,
             can_delete=True,
@@ -65,9 +64,6 @@ class Mastodon(Threads):
         )
         self.pictures = Pictures(_MEDIA, allowed=account.picture_hosts)
         self.client = new_client(base_url=account.url, connections=CONNECTIONS)
-
-    def texts(self, post: Post) -> list[str]:
-        return texts_of(post, self.limit)
 
     async def _send(self, cleared: Cleared, part: Part) -> Publication:
         post = cleared.post

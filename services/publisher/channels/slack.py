@@ -25,7 +25,7 @@ from services.publisher.channels import (
     Unknown,
 )
 from services.publisher.channels.http import ask, new_client
-from services.publisher.channels.threads import Part, Threads, texts_of
+from services.publisher.channels.threads import Part, Threads
 from services.publisher.gate import Cleared
 from services.publisher.ledger import Capabilities
 
@@ -62,9 +62,6 @@ class Slack(Threads):
     def __init__(self, account: SlackAccount, clock: Clock) -> None:
         self.account, self.clock = account, clock
         self.client = new_client(base_url=account.url, connections=CONNECTIONS, keeps=False)
-
-    def texts(self, post: Post) -> list[str]:
-        return texts_of(post, _LIMIT)
 
     async def _send(self, cleared: Cleared, part: Part) -> Publication:
         body: dict[str, Any] = {"text": _escaped(part.text), "unfurl_links": True}

@@ -11,12 +11,11 @@ from __future__ import annotations
 from typing import Final
 
 from schemas.channels import MediaLimit, TextLimit
-from schemas.posts import Post
 from services.kit.telemetry import Clock
 from services.publisher.accounts import TeamsAccount
 from services.publisher.channels import Publication, Refused, Retracted
 from services.publisher.channels.http import ask, new_client
-from services.publisher.channels.threads import Part, Threads, texts_of
+from services.publisher.channels.threads import Part, Threads
 from services.publisher.gate import Cleared
 from services.publisher.ledger import Capabilities
 
@@ -41,9 +40,6 @@ class Teams(Threads):
     def __init__(self, account: TeamsAccount, clock: Clock) -> None:
         self.account, self.clock = account, clock
         self.client = new_client(connections=CONNECTIONS, keeps=False)
-
-    def texts(self, post: Post) -> list[str]:
-        return texts_of(post, _LIMIT)
 
     async def _send(self, cleared: Cleared, part: Part) -> Publication:
         shown = cleared.post.media if part.number == 0 else ()

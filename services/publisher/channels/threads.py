@@ -20,6 +20,7 @@ from services.publisher.channels import (
     Unknown,
 )
 from services.publisher.gate import Cleared, TooLate
+from services.publisher.ledger import Capabilities
 from services.publisher.texts import parts
 
 
@@ -36,6 +37,8 @@ class Part:
 
 class Threads(ABC):
     """A channel that hangs one post on another: `publish` sends all parts, `go_on` what is left."""
+
+    capabilities: Capabilities
 
     async def publish(self, cleared: Cleared, *, key: str) -> Publication:
         return await self.go_on(cleared, key=key, so_far=Publication(""))
@@ -60,9 +63,10 @@ class Threads(ABC):
             done = replace(made, id=" ".join((*above, made.id)), url=done.url or made.url)
         return done
 
-    @abstractmethod
     def texts(self, post: Post) -> list[str]:
-        """Return the texts of a post's parts."""
+        """Return the texts of a post's parts, as long as the channel takes them."""
+        assert self.capabilities.text is not None, "a network with threads counts characters"
+        return texts_of(post, self.capabilities.text)
 
     @abstractmethod
     async def _send(self, cleared: Cleared, part: Part) -> Publication:

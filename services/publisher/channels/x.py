@@ -16,7 +16,6 @@ import httpx
 from oauthlib.oauth1 import Client
 
 from schemas.channels import MediaLimit, TextLimit
-from schemas.posts import Post
 from services.kit.telemetry import Clock
 from services.publisher.accounts import XAccount
 from services.publisher.channels import (
@@ -28,7 +27,7 @@ from services.publisher.channels import (
 )
 from services.publisher.channels.http import ask, new_client, told_by
 from services.publisher.channels.pictures import Picture, Pictures
-from services.publisher.channels.threads import Part, Threads, texts_of
+from services.publisher.channels.threads import Part, Threads
 from services.publisher.gate import Cleared
 from services.publisher.ledger import Capabilities
 from services.publisher.rates import Told
@@ -62,9 +61,6 @@ class X(Threads):
             resource_owner_key=account.token.get_secret_value(),
             resource_owner_secret=account.token_secret.get_secret_value(),
         )
-
-    def texts(self, post: Post) -> list[str]:
-        return texts_of(post, _LIMIT)
 
     async def _send(self, cleared: Cleared, part: Part) -> Publication:
         body: dict[str, Any] = {"text": part.text}
