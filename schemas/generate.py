@@ -7,8 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from schemas.disruptions import Fence
 from schemas.policies import Policy
-from schemas.topics import TOPICS, Topic
+from schemas.signing import HEADER
+from schemas.topics import DISRUPTIONS, TOPICS, Topic
 
 FOLDER = Path(__file__).parent
 VERSION = "0.1.0"
@@ -82,7 +84,7 @@ def _asyncapi() -> dict[str, Any]:
                     "name": record.TYPE,
                     "contentType": "application/json",
                     "summary": inspect.cleandoc(record.__doc__ or ""),
-                    "headers": _headers(record.TYPE),
+                    "headers": _headers(record.TYPE, signed=topic is DISRUPTIONS),
                     "payload": {"$ref": f"./json/{record.TYPE}.json"},
                 }
                 for topic in TOPICS
@@ -117,10 +119,13 @@ def _operations() -> Any:
                 )
 
 
-def _headers(record_type: str) -> dict[str, Any]:
+def _headers(record_type: str, *, signed: bool) -> dict[str, Any]:
     names = ("ce_specversion", "ce_type", "ce_source", "ce_id", "ce_time", "traceparent")
     properties: dict[str, Any] = {name: {"type": "string"} for name in names}
     properties["ce_type"]["const"] = record_type
+    if signed and record_type != Fence.TYPE:
+        why = "where the detectors have signing keys: docs/kafka.md"
+        properties[HEADER] = {"type": "string", "description": why}
     return {"type": "object", "properties": properties, "required": list(names[:4])}
 
 

@@ -252,6 +252,37 @@ def vapid() -> None:
     print(new_private_key())
 
 
+@keys.command("signing")
+def signing(
+    name: str,
+    everything: Annotated[
+        bool, typer.Option("--everything", help="for the detectors: people's commands too")
+    ] = False,
+    network: Annotated[list[str] | None, typer.Option(help="disruptions of these only")] = None,
+) -> None:
+    """Make a key that signs records of ops.disruptions, and print it as a file of signing keys."""
+    import base64
+    import secrets
+
+    import yaml
+    from pydantic import ValidationError
+
+    from schemas.envelope import in_words
+    from schemas.signing import SECRET_BYTES, SigningKey
+
+    made = {
+        "name": name,
+        "secret": base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode(),
+        "may": "everything" if everything else "disruptions",
+        "networks": network or [],
+    }
+    try:
+        SigningKey.model_validate(made)
+    except ValidationError as error:
+        fail(in_words(error))
+    print(yaml.safe_dump({"keys": [made]}, sort_keys=False), end="")
+
+
 def _apply_first_policy(system: Any) -> None:
     """Apply the default policy to a log that has none."""
     from ops.policies import DEFAULT, read_policy

@@ -25,6 +25,12 @@ Format = Annotated[
     str, typer.Option("--format", help="a format, where no source is named; or cloudevents")
 ]
 Network = Annotated[str, typer.Option(help="the network, where no source is named")]
+Signing = Annotated[
+    Path | None,
+    typer.Option(
+        "--signing-keys", envvar="INTERLOCK_SIGNING_KEYS", help="sign by the first key of this file"
+    ),
+]
 
 
 @events.command("send")
@@ -35,13 +41,14 @@ def send(
     kind: Format = "",
     network: Network = "",
     kafka: Servers = LOCAL,
+    signing_keys: Signing = None,
     dry_run: Annotated[bool, typer.Option(help="only say what would be sent")] = False,
 ) -> None:
     """Write what files say into the log; each event is acknowledged before the next file is read.
 
     Nothing of a file is sent when a part of it cannot be read. Exits 1 where that was so.
     """
-    read = _reader(source, sources, kind, network)
+    read, signing = _reader(source, sources, kind, network), _signing(signing_keys)
     wrong, producer = 0, None if dry_run else _producer(kafka)
     for name, body in _bodies(files):
         found, refused = read(body)
@@ -51,9 +58,9 @@ def send(
         if refused:
             continue
         for record, event_id, address in found:
-            where = (
-                "would be sent" if producer is None else _send(producer, record, event_id, address)
-            )
+            where = "would be sent"
+            if producer is not None:
+                where = _send(producer, signing, record, event_id, address)
             print(f"{name}: {_in_words(record)}: {where}")
     if producer is not None:
         producer.close()
@@ -153,19 +160,31 @@ def _producer(servers: str) -> Any:
         fail(f"--kafka {servers}: {error}")
 
 
-def _send(producer: Any, record: Any, event_id: str, address: str) -> str:
+def _signing(file: Path | None) -> Any:
+    from schemas.signing import SigningKeys
+    from services.kit.settings import read_file
+
+    try:
+        return read_file(file, SigningKeys)
+    except (ValueError, OSError) as error:
+        fail(f"--signing-keys: {error}")
+
+
+def _send(producer: Any, signing: Any, record: Any, event_id: str, address: str) -> str:
     from kafka.errors import KafkaError
 
     from schemas import envelope
     from schemas.topics import DISRUPTIONS, key_of
 
     headers = envelope.write_headers(record, event_id=event_id, source=address)
+    value = envelope.write_value(record)
+    headers |= signing.headers_of(record, value, event_id=event_id, source=address)
     key = key_of(record)
     assert key is not None, "what a source reports is keyed by its network"
     try:
         done = producer.send(
             DISRUPTIONS.name,
-            value=envelope.write_value(record),
+            value=value,
             key=key.encode(),
             headers=[(name, text.encode()) for name, text in headers.items()],
         ).get(timeout=SEND_S)

@@ -9,6 +9,7 @@ from pathlib import Path
 from fastapi import FastAPI
 from pydantic import Field
 
+from schemas.signing import SigningKeys
 from schemas.topics import TOPICS
 from schemas.vocabulary import Vocabulary
 from services.detector import api, doors
@@ -27,6 +28,18 @@ class DetectorSettings(Settings):
     """What the detector is told besides."""
 
     sources: Path | None = Field(default=None, description="file of operations systems")
+    signing_keys: Path | None = Field(
+        default=None, description="file of keys that sign what is written to ops.disruptions"
+    )
+
+    @property
+    def signing(self) -> SigningKeys:
+        """Return the signing keys. Raises ValueError where the first may not sign commands."""
+        found = read_file(self.signing_keys, SigningKeys)
+        if found.keys and found.keys[0].may != "everything":
+            why = "the first must be one that may sign everything: a detector signs by it"
+            raise ValueError(f"{self.signing_keys}: keys: {why}")
+        return found
 
 
 def new_service(_: Settings) -> FastAPI:
@@ -43,6 +56,7 @@ def new_service(_: Settings) -> FastAPI:
         clock=telemetry.Clock(),
         registry=registry,
         crash=telemetry.crash,
+        signing=settings.signing,
     )
 
     pollers = Pollers(stream, sources, registry=registry)

@@ -31,6 +31,7 @@ from schemas.base import Record
 from schemas.disruptions import Deadline, Disruption, Fence, SourceRead
 from schemas.holds import FencePassed, HoldOpened, HoldReleased, OpenHolds
 from schemas.incidents import Incident
+from schemas.signing import SigningKeys
 from schemas.topics import (
     DISRUPTIONS,
     FENCE_KEY,
@@ -86,8 +87,10 @@ class Stream:
         clock: Clock,
         registry: CollectorRegistry,
         crash: kafka.Crash,
+        signing: SigningKeys | None = None,
     ) -> None:
         self.broker, self.cluster, self.clock, self.crash = broker, cluster, clock, crash
+        self.signing = signing or SigningKeys()
         self.partitions: dict[int, Partition] = {}
         self.holds = OpenHolds()
         self.incidents: dict[str, Incident] = {}
@@ -161,7 +164,8 @@ class Stream:
         self, record: kafka.Record
     ) -> tuple[Step, envelope.Envelope | envelope.Unreadable]:
         ours = self.partitions[record.partition]
-        found = envelope.read(record.headers, record.value, allowed=DISRUPTIONS.records)
+        read = envelope.read(record.headers, record.value, allowed=DISRUPTIONS.records)
+        found = self.signing.proven(read, record.headers, record.value)
         entry = Entry(
             partition=record.partition,
             offset=record.offset,
@@ -295,11 +299,13 @@ class Stream:
         headers = envelope.write_headers(
             record, event_id=event_id, source=source, traceparent=traceparent, at=self.clock.now()
         )
+        value = envelope.write_value(record)
+        signed = self.signing.headers_of(record, value, event_id=event_id, source=source)
         future = await kafka.emit(
             self.broker,
             DISRUPTIONS.name,
-            envelope.write_value(record),
-            headers=headers,
+            value,
+            headers=headers | signed,
             key=key_of(record),
             partition=partition,
         )

@@ -5,10 +5,13 @@ The ACLs are those that `interlock topics guard` writes, from the registry.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +23,9 @@ from kafka.errors import TopicAuthorizationFailedError
 from typer.testing import CliRunner
 
 from ops.embedded.system import SERVICES, System
+from schemas import envelope
+from schemas.base import Record
+from schemas.disruptions import Disruption, ReleaseHold
 from schemas.topics import DISRUPTIONS, DUE, HOLDS, OUTCOMES, SNAPSHOTS, TOPICS, Topic
 from services.cli import app
 from services.commands.topics import USERS, acl_of
@@ -39,15 +45,33 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
 
 
 @pytest.fixture(scope="module")
-def guarded(secured: Secured, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """Return a system of which each service is a user of its own."""
+def signing(secured: Secured) -> dict[str, Path]:
+    """Return files of signing keys: the detectors' has all, the control room's its own."""
+    made = {}
+    for who, words in {"control": [], "detector": ["--everything"]}.items():
+        told = CliRunner().invoke(app, ["keys", "signing", who, *words])
+        made[who] = secured.folder / f"{who}.yaml"
+        made[who].write_text(told.output)
+    with made["detector"].open("a") as file:
+        file.write(made["control"].read_text().removeprefix("keys:\n"))
+    return made
+
+
+@pytest.fixture(scope="module")
+def guarded(
+    secured: Secured, signing: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[System]:
+    """Return a system of which each service is a user of its own, and commands are signed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("INTERLOCK_DATABASE", raising=False)
         for name, value in secured.environment(ADMIN).items():
             patch.setenv(name, value)
         told = CliRunner().invoke(app, ["topics", "guard"])
         assert told.exit_code == 0, told.output
-        system = System(tmp_path_factory.mktemp("guarded"), progress=lambda _: None, replicas=1)
+        system = System(
+            tmp_path_factory.mktemp("guarded"), progress=lambda _: None, replicas=1,
+            env={"INTERLOCK_SIGNING_KEYS": str(signing["detector"])},
+        )  # fmt: skip
         for name in SERVICES:
             words = [f"{key}={value}" for key, value in secured.environment(name).items()]
             system.launch[name] = [
@@ -65,11 +89,16 @@ def told(guarded: System) -> Iterator[Journey]:
         yield made
 
 
-def write(cluster: Cluster, topic: Topic) -> None:
-    """Write a record; raises what the broker says."""
+def write(cluster: Cluster, topic: Topic, record: Record | None = None) -> None:
+    """Write a record, or some bytes; raises what the broker says."""
+    value, headers = b"{}", {}
+    if record is not None:
+        value = envelope.write_value(record)
+        headers = envelope.write_headers(record, event_id=uuid.uuid4().hex, source="/forged")
+    pairs = [(name, text.encode()) for name, text in headers.items()]
     producer: Any = KafkaProducer(**cluster.options(), acks="all")
     try:
-        producer.send(topic.name, b"{}", key=b"x").get(timeout=ANSWER_S)
+        producer.send(topic.name, value, key=b"x", headers=pairs).get(timeout=ANSWER_S)
     finally:
         producer.close()
 
@@ -116,6 +145,45 @@ def test_a_stolen_publisher_cannot_write_holds_or_due_posts(
     for topic in (HOLDS, DUE, SNAPSHOTS):
         with pytest.raises(TopicAuthorizationFailedError):
             write(secured.cluster("publisher"), topic)
+
+
+def test_a_stolen_publisher_can_write_a_command_and_nobody_believes_it(
+    secured: Secured, told: Journey
+) -> None:
+    hold_id = told.hold('{line="coast"}')
+    forged = ReleaseHold(hold_id=hold_id, reason="it is over", author="ann")
+    write(secured.cluster("publisher"), DISRUPTIONS, forged)
+    wait_for("the precaution", lambda: unproven(told))
+    assert hold_id in {hold["hold_id"] for hold in told.holds()}
+
+
+def test_an_operations_system_signs_what_it_writes(
+    secured: Secured, signing: dict[str, Path], told: Journey, tmp_path: Path
+) -> None:
+    file = tmp_path / "event.json"
+    data = {
+        "disruption_id": "d-1",
+        "network": told.network,
+        "status": "opened",
+        "title": "Standing",
+    }
+    event = {"specversion": "1.0", "id": "e-1", "source": "/control", "type": Disruption.TYPE}
+    file.write_text(json.dumps(event | {"data": data}))
+    send = ["events", "send", str(file), "--format", "cloudevents"]
+    operations = CliRunner(env=secured.environment("operations"))
+    sent = operations.invoke(app, [*send, "--signing-keys", str(signing["control"])])
+    assert sent.exit_code == 0, sent.output
+    wait_for("its hold", told.holds)
+    assert not unproven(told)
+    sent = operations.invoke(app, send)
+    assert sent.exit_code == 0, sent.output
+    wait_for("the precaution", lambda: unproven(told))
+
+
+def unproven(told: Journey) -> list[dict[str, Any]]:
+    """Return the holds on everything that an unsigned record opened."""
+    said = "unreadable event: interlock-signature: is missing"
+    return [hold for hold in told.holds() if hold["reason"] == said]
 
 
 def test_a_user_without_rules_is_told_so_and_takes_no_topic_for_empty(
@@ -184,14 +252,15 @@ def test_a_detector_that_may_no_longer_write_holds_ends_and_offers_wait(
         ({"INTERLOCK_KAFKA_PASSWORD_FILE": "publisher.password"}, "does not let us in as detector"),
         ({"INTERLOCK_KAFKA_USER": ""}, "INTERLOCK_KAFKA_PASSWORD_FILE go together"),
         ({"INTERLOCK_KAFKA_PASSWORD_FILE": "none"}, "No such file or directory"),
+        ({"INTERLOCK_SIGNING_KEYS": "control.yaml"}, "keys: the first must be one that may sign"),
     ],
 )
 def test_a_service_that_is_not_let_in_says_why_and_ends(
-    secured: Secured, changed: dict[str, str], said: str
+    secured: Secured, signing: dict[str, Path], changed: dict[str, str], said: str
 ) -> None:
     env = {**os.environ, **secured.environment("detector"), "INTERLOCK_PORT": "0"}
     for name, value in changed.items():
-        env[name] = str(secured.folder / value) if name.endswith("FILE") else value
+        env[name] = str(secured.folder / value) if value else ""
     command = [sys.executable, "-m", "services.cli", "serve", "detector"]
     done = subprocess.run(
         command, env=env, capture_output=True, text=True, timeout=ANSWER_S * 3, check=False

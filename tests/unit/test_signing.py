@@ -1,0 +1,158 @@
+"""Who may write to ops.disruptions may not yet say everything there."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import secrets
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from typer.testing import CliRunner
+
+from schemas import envelope
+from schemas.base import Record
+from schemas.disruptions import Fence, ReleaseHold
+from schemas.envelope import Envelope, Unreadable
+from schemas.signing import HEADER, SigningKeys
+from services.cli import app
+from tests.builders import a_disruption
+
+RELEASE = ReleaseHold(hold_id="hold-1", author="ann", reason="it is over")
+FENCE = Fence(publisher="p", number=1)
+SECRETS = {
+    name: base64.b64encode(secrets.token_bytes(32)).decode()
+    for name in ("detector", "control", "other")
+}
+
+
+def keys(*names: str, **of_control: Any) -> SigningKeys:
+    """Return a file's keys; the detector's may sign everything."""
+    made: list[dict[str, Any]] = [{"name": name, "secret": SECRETS[name]} for name in names]
+    for one in made:
+        one.update({"may": "everything"} if one["name"] == "detector" else of_control)
+    return SigningKeys.model_validate({"keys": made})
+
+
+OURS = keys("detector", "control")
+
+
+def arrived(
+    record: Record, *, by: SigningKeys, at: SigningKeys = OURS, **changed: Any
+) -> Envelope | Unreadable:
+    """Return what the reader makes of a record; `changed` is what came of it on its way."""
+    sent: dict[str, Any] = {
+        "value": envelope.write_value(record), "event_id": "e-1", "source": "/control-room",
+    }  # fmt: skip
+    signed = by.headers_of(record, **sent)
+    sent |= changed
+    headers = envelope.write_headers(record, event_id=sent["event_id"], source=sent["source"])
+    raw = [(name, text.encode()) for name, text in (headers | signed).items()]
+    found = envelope.read(raw, sent["value"], allowed=(type(a_disruption()), ReleaseHold, Fence))
+    return at.proven(found, raw, sent["value"])
+
+
+@pytest.mark.parametrize(
+    ("record", "by"),
+    [
+        (RELEASE, keys("detector")),
+        (a_disruption(), keys("detector")),
+        (a_disruption(), keys("control")),
+        (FENCE, SigningKeys()),
+    ],
+)
+def test_what_a_key_of_ours_may_sign_is_believed(record: Record, by: SigningKeys) -> None:
+    found = arrived(record, by=by)
+    assert isinstance(found, Envelope)
+    assert found.record == record
+
+
+def test_without_keys_nothing_is_signed_and_all_is_believed() -> None:
+    assert SigningKeys().headers_of(RELEASE, b"{}", event_id="e", source="s") == {}
+    assert isinstance(arrived(RELEASE, by=SigningKeys(), at=SigningKeys()), Envelope)
+
+
+@pytest.mark.parametrize(
+    ("record", "by", "changed", "said"),
+    [
+        (RELEASE, SigningKeys(), {}, "is missing"),
+        (RELEASE, keys("other"), {}, "no key of ours made it: v1,other"),
+        (RELEASE, keys("control"), {}, "control may not sign this interlock.release-hold.v1"),
+        (RELEASE, OURS, {"event_id": "e-2"}, "is not what detector would sign"),
+        (RELEASE, OURS, {"source": "/people/bob"}, "is not what detector would sign"),
+        (
+            RELEASE, OURS, {"value": envelope.write_value(RELEASE.model_copy(update={"hold_id": "h"}))},
+            "is not what detector would sign",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_not_proven_cannot_be_read(
+    record: Record, by: SigningKeys, changed: dict[str, Any], said: str
+) -> None:
+    found = arrived(record, by=by, **changed)
+    assert isinstance(found, Unreadable)
+    assert found.error.startswith(HEADER)
+    assert said in found.error
+
+
+def test_a_key_of_one_network_speaks_for_no_other() -> None:
+    limited = keys("detector", "control", networks=["northlink"])
+    by = keys("control")
+    assert isinstance(arrived(a_disruption(), by=by, at=limited), Envelope)
+    found = arrived(a_disruption(network="southlink"), by=by, at=limited)
+    assert isinstance(found, Unreadable)
+    assert "control may not sign this interlock.disruption.v1" in found.error
+
+
+def test_the_signature_is_what_its_document_says() -> None:
+    value = envelope.write_value(RELEASE)
+    parts = (RELEASE.TYPE.encode(), "/é".encode(), b"e-1", value)
+    whole = b"".join(str(len(part)).encode() + b":" + part + b"," for part in parts)
+    digest = hmac.new(base64.b64decode(SECRETS["detector"]), whole, hashlib.sha256).digest()
+    header = f"v1,detector,{base64.b64encode(digest).decode()}"
+    assert OURS.headers_of(RELEASE, value, event_id="e-1", source="/é") == {HEADER: header}
+
+
+@pytest.mark.parametrize("given", [b"\xff,\xff,\xff", b"v1", b"v1,detector", b"v2,detector,eA=="])
+def test_a_strange_signature_is_refused(given: bytes) -> None:
+    found = Envelope(record=RELEASE, event_id="e-1", source="/s")
+    assert isinstance(OURS.proven(found, [(HEADER, given)], b"{}"), Unreadable)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"secret": "c2hvcnQ="}, "keys.0.secret: Value error, base64 of at least 32 bytes"),
+        ({"name": "a,b"}, "keys.0.name"),
+        ({"may": "everything", "networks": ["n"]}, "is not limited to some"),
+        ({"roles": ["admin"]}, "keys.0.roles"),
+    ],
+)
+def test_a_wrong_file_of_keys_is_refused_by_the_field(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        SigningKeys.model_validate({"keys": [{"name": "a", "secret": SECRETS["other"]} | wrong]})
+    assert said in envelope.in_words(caught.value)
+
+
+def test_two_keys_have_two_names() -> None:
+    with pytest.raises(ValidationError, match="two have the same name"):
+        keys("other", "other")
+
+
+def test_a_secret_is_not_shown() -> None:
+    assert SECRETS["detector"] not in repr(OURS) + str(OURS.model_dump())
+
+
+def test_the_command_makes_a_file_that_is_read(tmp_path: Any) -> None:
+    from services.kit.settings import read_file
+
+    told = CliRunner().invoke(app, ["keys", "signing", "control", "--network", "northlink"])
+    file = tmp_path / "signing.yaml"
+    file.write_text(told.output)
+    (made,) = read_file(file, SigningKeys).keys
+    assert (made.name, made.may, made.networks) == ("control", "disruptions", ("northlink",))
+    told = CliRunner().invoke(app, ["keys", "signing", "a", "--everything", "--network", "n"])
+    assert told.exit_code == 1
+    assert "is not limited to some" in told.output
