@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from functools import lru_cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import re2
 from pydantic import (
@@ -20,7 +20,9 @@ from pydantic import (
     Field,
     PlainSerializer,
     StringConstraints,
+    ValidationError,
     WithJsonSchema,
+    model_validator,
 )
 
 from schemas.base import Value, WithoutNul
@@ -59,6 +61,13 @@ class Matcher(Value):
     name: LabelName
     operator: Operator
     value: LabelValue
+
+    @model_validator(mode="after")
+    def _can_be_asked(self) -> Self:
+        # Of the value as it is kept: "（" is a bracket there. What cannot be asked would end whoever asks.
+        if self.operator in ("=~", "!~"):
+            _is_pattern(self.value)
+        return self
 
     def holds_for(self, value: str) -> bool:
         """Say whether the condition is true of a label's value; a regex must match all of it."""
@@ -135,19 +144,20 @@ def _matcher(token: re.Match[str]) -> Matcher:
     name, operator = token["name"], token["operator"]
     if not 1 <= len(value) <= VALUE_CHARS:
         raise ValueError(f"the value of {name} must have 1 to {VALUE_CHARS} characters")
-    if operator in ("=~", "!~"):
-        try:
-            _compiled(value)
-        except re2.error as error:
-            raise ValueError(f"the pattern of {name} is not RE2: {error}") from error
-    return Matcher.model_validate({"name": name, "operator": operator, "value": value})
+    try:
+        return Matcher.model_validate({"name": name, "operator": operator, "value": value})
+    except ValidationError as error:
+        why = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise ValueError(f"the value of {name}: {why}") from error
 
 
 def _is_pattern(text: str) -> str:
     try:
         _compiled(text)
     except re2.error as error:
-        raise ValueError(f"not an RE2 pattern: {error}") from error
+        why = error.args[0] if error.args else ""
+        said = why.decode(errors="replace") if isinstance(why, bytes) else why
+        raise ValueError(f"not an RE2 pattern: {said}") from error
     return text
 
 

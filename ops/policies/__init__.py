@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from services.detector.rehearsal import Example
 
 DEFAULT = Path(__file__).with_name("default.yaml")
 ANYTHING = Vocabulary()
+MOST_PLACES = 20_000
 Where = tuple[str | int, ...]
 
 
@@ -69,16 +71,24 @@ class _File:
             text = path.read_text()
             file = cls(path, yaml.safe_load(text))
             node = yaml.compose(text, Loader=yaml.SafeLoader)
+            file._find_places(node, prefix)
         except OSError as error:
             raise WrongPolicy([f"{path}: {error.strerror}"]) from error
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             raise WrongPolicy([f"{path}:{line}: {error.problem}"]) from error
-        for where, line, is_again in _walk(node, prefix) if node else ():
-            file.places[where] = (path, line)
-            if is_again:
-                file.twice.append(f"{path}:{line}: {_dotted(where)}: stands here twice")
+        except (yaml.YAMLError, ValueError) as error:  # No UTF-8; a date or a number that is none.
+            raise WrongPolicy([f"{path}: {' '.join(str(error).split())}"]) from error
+        except RecursionError as error:
+            raise WrongPolicy([f"{path}: what stands in it is nested too deep"]) from error
         return file
+
+    def _find_places(self, node: Any, prefix: Where) -> None:
+        # With aliases a small file has places without end; these are for what is said of mistakes.
+        for where, line, is_again in islice(_walk(node, prefix), MOST_PLACES) if node else ():
+            self.places[where] = (self.path, line)
+            if is_again:
+                self.twice.append(f"{self.path}:{line}: {_dotted(where)}: stands here twice")
 
     def say(self, where: Where, why: str) -> str:
         """Return a mistake with the line of the closest thing that stands in the file."""

@@ -158,19 +158,22 @@ def _csv_rows(file: Path) -> Iterator[Any]:
 
     with file.open(newline="", encoding="utf-8-sig") as content:
         reader = csv.DictReader(content, strict=True)
-        if why := strange_columns(reader.fieldnames or ()):
-            fail(f"{file}: {why}")
-        for row in reader:
-            yield "more cells than names" if None in row else of_cells(row)
+        try:
+            if why := strange_columns(reader.fieldnames or ()):
+                fail(f"{file}: {why}")
+            for row in reader:
+                yield "more cells than names" if None in row else of_cells(row)
+        except (csv.Error, UnicodeDecodeError) as error:
+            fail(f"{file}, line {reader.line_num + 1}: {error}")
 
 
 def _ndjson_rows(file: Path) -> Iterator[Any]:
-    with file.open(encoding="utf-8-sig") as content:
+    with file.open("rb") as content:
         for number, line in enumerate(content, 1):
             if line.strip():
                 try:
-                    yield json.loads(line)
-                except ValueError as error:
+                    yield json.loads(line.decode("utf-8-sig"))
+                except ValueError as error:  # No UTF-8 is one too.
                     fail(f"{file}, line {number}: no JSON: {error}")
 
 

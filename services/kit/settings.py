@@ -66,7 +66,7 @@ def read_file(path: Path | None, model: type[M]) -> M:
     """Read a file of YAML; no file is an empty one. Raises ValueError that names file and field."""
     try:
         return model.model_validate(yaml.safe_load(path.read_text()) or {} if path else {})
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: {error}") from None
     except ValidationError as error:
         told = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())

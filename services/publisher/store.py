@@ -261,6 +261,14 @@ class Store:
             )
             return bool(done.rowcount)
 
+    async def taken_back(self, since: datetime, before_at: datetime) -> list[tuple[str, str]]:
+        """Return the account and the hold of offers that were taken back between these times."""
+        taken = (LEDGER.c.state == "retracted") & LEDGER.c.hold_id.is_not(None)
+        between = (LEDGER.c.changed_at >= since) & (LEDGER.c.changed_at < before_at)
+        statement = select(LEDGER.c.account, LEDGER.c.hold_id).where(taken, between).distinct()
+        async with self.engine.connect() as connection:
+            return [(row.account, row.hold_id) for row in await connection.execute(statement)]
+
     async def list_entries(self, *, state: str | None, limit: int) -> list[Entry]:
         """Return rows of the ledger, the last changed first."""
         statement = select(LEDGER).order_by(LEDGER.c.changed_at.desc()).limit(limit)

@@ -97,6 +97,7 @@ class Stream:
         self._bell = asyncio.Event()
         self._wanted = asyncio.Event()
         self._take_backs: set[asyncio.Task[None]] = set()
+        self._saying: set[str] = set()
         self._add_metrics(registry)
         self.outbox = Outbox(broker, clock=clock, registry=registry)
         kafka.subscribe(broker, HOLDS.name, self.on_holds, crash=crash, batch_records=HOLD_RECORDS)
@@ -136,9 +137,17 @@ class Stream:
             delivery.channels[account].capabilities.parallel if account in delivery.channels else 1
         )
 
-    async def say(self, post: Post) -> None:
-        """Say an update of our own, which is in no topic: it is lost if this process ends first."""
-        await self.delivery.settle(Job(post, 1, lambda: None))
+    def say(self, post: Post) -> None:
+        """Say an update of our own, which is in no topic: its reason and its intent are in the ledger."""
+        if post.post_id not in self._saying:
+            self._saying.add(post.post_id)
+            self._spawn(self._say(post))
+
+    async def _say(self, post: Post) -> None:
+        try:
+            await self.delivery.settle(Job(post, 1, lambda: None))
+        finally:
+            self._saying.discard(post.post_id)
 
     async def start(self) -> None:
         """Begin to read and write."""

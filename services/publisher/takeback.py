@@ -28,6 +28,7 @@ TRIES: Final = 10  # About two minutes; then a person is told.
 LONGEST_REST_S: Final = 20.0  # Far below the time after which another publisher takes it over.
 DETAIL_CHARS: Final = 500
 APOLOGY_USEFUL_S: Final = 3_600
+APOLOGY_LEFT_S: Final = 600  # So long after its intent nobody is at it any more.
 log = structlog.get_logger()
 
 
@@ -43,7 +44,7 @@ class TakeBack:
         *,
         clock: Clock,
         emit: Callable[[Outcome, str], Awaitable[None]],
-        say: Callable[[Post], Awaitable[None]] | None = None,
+        say: Callable[[Post], None] | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.store, self.channels, self.accounts, self.paces = store, channels, accounts, paces
@@ -72,19 +73,28 @@ class TakeBack:
 
     async def _take_back_all(self, account: str, entries: list[Entry], hold: HoldOpened) -> None:
         done = [await self.take_back_one(entry, hold.hold_id) for entry in entries]
+        if any(done):
+            await self._apologise(account, hold.hold_id, incident_id=hold.incident_id)
+
+    async def _apologise(
+        self, account: str, hold_id: str, *, incident_id: str | None = None
+    ) -> None:
+        """Say sorry where an account does, once for a hold: unless somebody has, or is at it."""
         known = self.accounts.get(account)
-        if any(done) and known is not None and known.apology and self.say is not None:
-            now = self.clock.now()
-            apology = Post(
-                post_id=f"{hold.hold_id}.apology.{account}",
-                kind="update",
-                account=account,
-                text=known.apology,
-                due_at=now,
-                latest_at=now + timedelta(seconds=APOLOGY_USEFUL_S),
-                incident_id=hold.incident_id,
+        if known is None or not known.apology or self.say is None:
+            return
+        now, post_id = self.clock.now(), f"{hold_id}.apology.{account}"
+        entry = await self.store.find(post_id)
+        left = now - timedelta(seconds=APOLOGY_LEFT_S)
+        if entry is not None and (entry.state != "intent" or entry.intent_at > left):
+            return
+        useful = now + timedelta(seconds=APOLOGY_USEFUL_S)
+        self.say(
+            Post(
+                post_id=post_id, kind="update", account=account, text=known.apology,
+                due_at=now, latest_at=useful, incident_id=incident_id,
             )
-            await self.say(apology)
+        )  # fmt: skip
 
     async def on_request(self, asked: RetractPost) -> None:
         """Delete an offer that a person wants back; what cannot be done is an outcome as well."""
@@ -106,10 +116,13 @@ class TakeBack:
         return await self._retract(entry, hold_id)
 
     async def resume(self, before_at: datetime) -> None:
-        """End what a publisher began to take back and did not end."""
+        """End what a publisher began to take back and did not end, apologies too."""
         for entry in await self.store.left_retracting(before_at):
             if await self.store.keep_retracting(entry.post_id, before_at=before_at):
                 await self._retract(entry, entry.hold_id)
+        since = self.clock.now() - timedelta(seconds=APOLOGY_USEFUL_S)
+        for account, hold_id in await self.store.taken_back(since, before_at):
+            await self._apologise(account, hold_id)
 
     def _can_delete(self, entry: Entry) -> bool:
         channel = self.channels.get(entry.account)

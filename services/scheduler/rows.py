@@ -67,10 +67,10 @@ def _ndjson(content: str) -> Iterator[dict[str, Any] | str]:
 
 def _csv(content: str) -> Iterator[dict[str, Any] | str]:
     reader = csv.DictReader(io.StringIO(content), strict=True)
-    if why := strange_columns(reader.fieldnames or ()):
-        yield why
-        return
     try:
+        if why := strange_columns(reader.fieldnames or ()):
+            yield why
+            return
         for row in reader:
             yield "more cells than names" if None in row else of_cells(row)
     except csv.Error as error:

@@ -165,3 +165,21 @@ async def test_a_retraction_that_was_left_is_taken_over_by_one(new_store: NewSto
     assert await other.keep_retracting(post.post_id, before_at=future)
     await other.record(post.post_id, "retracted")
     assert not await other.keep_retracting(post.post_id, before_at=future)
+
+
+async def test_what_a_hold_took_back_is_found_by_when_that_was(new_store: NewStore) -> None:
+    store, post, asked = new_store("one"), an_offer(), an_offer()
+    hold_id = f"hold-{uuid.uuid4().hex}"
+    for one, hold in ((post, hold_id), (asked, None)):  # A person asked for the other.
+        await bring(store, one, "sent")
+        await store.record(one.post_id, "retracting", hold_id=hold)
+    now, minute = datetime.now(UTC), timedelta(minutes=1)
+    mine = (post.account, hold_id)
+    assert mine not in await store.taken_back(now - minute, now + minute)
+    for one in (post, asked):
+        await store.record(one.post_id, "retracted")
+    found = await store.taken_back(now - minute, now + minute)
+    assert found.count(mine) == 1
+    assert None not in {hold for _, hold in found}
+    assert mine not in await store.taken_back(now + minute, now + 2 * minute)
+    assert mine not in await store.taken_back(now - 2 * minute, now - minute)

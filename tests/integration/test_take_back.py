@@ -19,7 +19,7 @@ from services.publisher.ledger import Attempt
 from services.publisher.paces import Paces
 from services.publisher.rates import Told
 from services.publisher.store import SCHEMA, Sent, Store
-from services.publisher.takeback import TakeBack
+from services.publisher.takeback import APOLOGY_LEFT_S, TakeBack
 from tests.builders import a_hold, a_post
 from tests.fakes import FakeChannel
 from tests.journey import Journey, wait_for
@@ -50,7 +50,7 @@ class Desk:
     async def _emit(self, outcome: Outcome, _: str) -> None:
         self.outcomes.append(outcome)
 
-    async def _say(self, post: Post) -> None:
+    def _say(self, post: Post) -> None:
         self.said.append(post)
 
     async def went_out(self, account: str, *, minutes_ago: int) -> str:
@@ -64,6 +64,9 @@ class Desk:
         assert await self.store.record_sent(sent)
         self.can.standing[post.post_id] = post
         return post.post_id
+
+    def ours(self) -> list[Post]:
+        return [post for post in self.said if post.account == self.account]
 
     def hold(self) -> Any:
         return a_hold(f'{{line="{self.line}"}}', take_back_s=3600, opened_at=Clock().now())
@@ -108,6 +111,32 @@ async def test_an_account_says_sorry_once_for_all_that_it_took_back(desk: Desk) 
     (sorry,) = desk.said
     assert (sorry.text, sorry.kind, sorry.account) == (SORRY, "update", desk.account)
     assert hold.hold_id in sorry.post_id
+
+
+@pytest.mark.parametrize(
+    ("apology", "is_said"), [("none", True), ("sent", False), ("begun", False), ("left", True)]
+)
+async def test_an_apology_that_was_lost_with_its_publisher_is_said_by_another(
+    desk: Desk, apology: str, is_said: bool
+) -> None:
+    hold, now = desk.hold(), Clock().now()
+    post_id = await desk.went_out(desk.account, minutes_ago=10)
+    for state in ("retracting", "retracted"):
+        assert await desk.store.record(post_id, state, hold_id=hold.hold_id)
+    if apology != "none":
+        sorry = a_post(
+            post_id=f"{hold.hold_id}.apology.{desk.account}", kind="update", account=desk.account
+        )
+        at = now - timedelta(seconds=APOLOGY_LEFT_S + 1 if apology == "left" else 1)
+        await desk.store.record_intent(sorry, attempt=1, fence=None, at=at)
+        if apology == "sent":
+            attempt = Attempt(at=at, publisher="other", answer="published")
+            sent = Sent(post_id=sorry.post_id, at=at, attempt=attempt, publication="p", url=None)
+            assert await desk.store.record_sent(sent)
+    await desk.take_back.resume(now - timedelta(minutes=1))
+    assert not desk.ours(), "whoever took it back may still say it"
+    await desk.take_back.resume(now + timedelta(minutes=1))
+    assert bool(desk.ours()) is is_said
 
 
 async def test_deletions_leave_the_last_tenth_of_the_rate_to_updates(desk: Desk) -> None:

@@ -151,6 +151,16 @@ class MemoryStore(Store):
                 if e.state == "retracting" and self.rows.changed[e.post_id] < before_at
             ]  # fmt: skip
 
+    async def taken_back(self, since: datetime, before_at: datetime) -> list[tuple[str, str]]:
+        async with self._take_turn():
+            found = {
+                (e.account, e.hold_id): None
+                for e in self.rows.values()
+                if e.state == "retracted" and e.hold_id is not None
+                and since <= self.rows.changed[e.post_id] < before_at
+            }  # fmt: skip
+            return list(found)
+
     async def keep_retracting(self, post_id: str, *, before_at: datetime | None = None) -> bool:
         async with self._take_turn():
             known = self.rows.get(post_id)

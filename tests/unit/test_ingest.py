@@ -345,3 +345,14 @@ def test_a_mapping_is_checked_when_it_is_loaded() -> None:
         mapping = {"fields": {"disruption_id": "a", "status": "b", "title": "c"}} | wrong
         with pytest.raises(ValueError, match=named):
             source_for("mapping", mapping=mapping)
+
+
+def test_words_of_gtfs_realtime_that_are_not_utf8_lose_no_disruption() -> None:
+    """They come as bytes, which ended the reader."""
+    body = samples("gtfs-realtime")["full.pb"]
+    reading = read("gtfs-realtime", body.replace(b"\x12\x02en", b"\x12\x02e\xff"))
+    whole = read("gtfs-realtime", body)
+    assert len(reading.reported) == len(whole.reported)
+    garbled = read("gtfs-realtime", body.replace(b"coast", b"co\xffst"))
+    found = {str(one.event.labels) + str(one.event.scopes) for one in garbled.reported}
+    assert any("co\ufffdst" in labels for labels in found)

@@ -54,6 +54,16 @@ def test_an_offer_without_the_label_is_covered_and_a_rule_does_not_match_it() ->
     assert not matches(parse_matchers('line="coast"'), unlabelled)
 
 
+@given(st.from_regex(r'line(=~|!~)"[^"]{1,6}"', fullmatch=True))
+def test_what_is_read_can_be_asked(text: str) -> None:
+    """A pattern was checked as it was typed and asked as it is kept; whoever asked it then ended."""
+    try:
+        found = parse_matchers(text)
+    except ValueError:
+        return
+    covers(found, COAST)
+
+
 @given(MATCHERS)
 def test_matchers_are_read_as_they_are_written(matchers: tuple[Matcher, ...]) -> None:
     assert parse_matchers(format_matchers(matchers)) == matchers
@@ -75,8 +85,10 @@ def test_a_label_taken_away_never_frees_an_offer(
         ("line", 'expected name="value"'),
         ('line="a" network="b"', "expected a comma"),
         ('line=""', "1 to 256 characters"),
-        ('line=~"("', "the pattern of line is not RE2"),
-        ('line=~"(a)\\\\1"', "the pattern of line is not RE2"),
+        ('line=~"("', "the value of line: not an RE2 pattern: missing"),
+        ('line=~"（"', "the value of line: not an RE2 pattern: missing"),  # A bracket, by NFKC.
+        ('line=~"\\\x00"', "the value of line: not an RE2 pattern: invalid escape"),
+        ('line=~"(a)\\\\1"', "the value of line: not an RE2 pattern: invalid escape"),
         ('{line="a"', "closing brace"),
     ],
 )

@@ -180,6 +180,25 @@ def test_what_is_no_policy_at_all_is_refused_with_a_line(tmp_path: Path, text: s
         read_policy(file)
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"name: \xff", "can't decode byte 0xff"),
+        (b"name: \x00", "special characters are not allowed"),
+        (b"valid_from: 2026-13-45", "month must be in 1..12"),
+        (b"[" * 5_000, "nested too deep"),
+        (b"a: &a [*a, *a]", "nested too deep|a:"),
+    ],
+)
+def test_a_policy_that_no_text_editor_wrote_is_refused_as_well(
+    tmp_path: Path, content: bytes, said: str
+) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_bytes(content)
+    with pytest.raises(WrongPolicy, match=said):
+        read_policy(file)
+
+
 FOLDER = DEFAULT.parent
 
 

@@ -163,7 +163,7 @@ def _read_alert(reading: Reading, alert: _Element, source: Source, *, replaces: 
 
 
 def _language(info: _Element, source: Source) -> str:
-    return as_language(info.text("language") or source.language)
+    return as_language(info.text("language") or "", source.language)
 
 
 def _detail(info: _Element) -> str:

@@ -47,7 +47,7 @@ def read(body: bytes, source: Source, now: datetime) -> Reading:
         where = f"/entity/{number}"
         if entity.is_deleted:
             reading.add(
-                where, source, version=feed.header.timestamp, disruption_id=entity.id,
+                where, source, version=feed.header.timestamp, disruption_id=_text(entity.id),
                 status="resolved",
             )  # fmt: skip
         elif entity.HasField("alert"):
@@ -86,7 +86,7 @@ def _read_alert(reading: Reading, entity: Any, source: Source, *, where: str, st
         where,
         source,
         version=stamp or None,
-        disruption_id=entity.id,
+        disruption_id=_text(entity.id),
         status="opened",
         title=in_language(titles, source.language)
         or in_language(details, source.language)
@@ -107,21 +107,24 @@ def _read_alert(reading: Reading, entity: Any, source: Source, *, where: str, st
 def _texts(translated: Any, source: Source) -> dict[str, str]:
     found = {}
     for one in translated.translation:
-        language = one.language or source.language
-        if (
-            one.text.strip() and "html" not in language
-        ):  # Some feeds have a second text for web pages.
-            found[as_language(language)] = one.text.strip()
+        language, text = _text(one.language), _text(one.text).strip()
+        if text and "html" not in language:  # Some feeds have a second text for web pages.
+            found[as_language(language, source.language)] = text
     return found
+
+
+def _text(given: str | bytes) -> str:
+    """Return words; those that are not UTF-8 come as bytes, since proto2 does not look."""
+    return given if isinstance(given, str) else given.decode(errors="replace")
 
 
 def _place(informed: Any) -> dict[str, str]:
     trip = informed.trip
     found = {
-        "agency": informed.agency_id,
-        "line": informed.route_id or trip.route_id,
-        "stop": informed.stop_id,
-        "trip": trip.trip_id,
+        "agency": _text(informed.agency_id),
+        "line": _text(informed.route_id or trip.route_id),
+        "stop": _text(informed.stop_id),
+        "trip": _text(trip.trip_id),
     }
     if informed.HasField("route_type"):
         found["mode"] = MODES.get(informed.route_type, str(informed.route_type))

@@ -23,7 +23,7 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 from pydantic import ValidationError
 
-from schemas.base import Severity
+from schemas.base import LANGUAGE, Severity
 from schemas.disruptions import DETAIL_CHARS, LINK_CHARS, Disruption
 from schemas.envelope import mistakes_of
 from schemas.labels import LABEL_COUNT, VALUE_CHARS, canonical
@@ -158,10 +158,14 @@ def severity_of(
     return own.get(text) or table.get(text, otherwise)
 
 
-def as_language(text: str) -> str:
-    """Return a language tag (BCP 47) as a record has it: `en-GB`, its first part in small letters."""
+def as_language(text: str, otherwise: str) -> str:
+    """Return a language tag (BCP 47) as a record has it: `en-GB`, its first part in small letters.
+
+    What is no tag is `otherwise`: the words are there, and no disruption is refused for their language.
+    """
     first, *rest = text.strip().replace("_", "-").split("-")
-    return "-".join([first.lower(), *rest])
+    found = "-".join([first.lower(), *rest])
+    return found if re.fullmatch(LANGUAGE, found) else otherwise
 
 
 def in_language(texts: Mapping[str, str], language: str) -> str:

@@ -148,7 +148,7 @@ def _texts(one: Any, name: str, source: Source) -> dict[str, str]:
     for element in one.findall(_path(name)):
         text = (element.text or "").strip()
         if text:
-            found.setdefault(as_language(element.get(LANGUAGE) or source.language), text)
+            found.setdefault(as_language(element.get(LANGUAGE) or "", source.language), text)
     return found
 
 
