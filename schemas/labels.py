@@ -64,7 +64,7 @@ class Matcher(Value):
 
     @model_validator(mode="after")
     def _can_be_asked(self) -> Self:
-        # Of the value as it is kept: "（" is a bracket there. What cannot be asked would end whoever asks.
+        # Of the value as it is kept: there "（" is a bracket, and a record with it could not be read.
         if self.operator in ("=~", "!~"):
             _is_pattern(self.value)
         return self

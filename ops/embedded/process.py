@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -19,6 +20,8 @@ LOG_BYTES: Final = 10_000_000
 TAIL_LINES: Final = 12
 POLL_S: Final = 0.05
 PORT_TRIES: Final = 20
+FIRST_PORT: Final = 10_000
+OUTGOING: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 NEEDED_BYTES: Final = 1_000_000_000
 
 
@@ -100,7 +103,7 @@ def tail(path: Path, lines: int = TAIL_LINES) -> str:
 
 def free_port(wanted: int = 0, *, but: Collection[int] = ()) -> int:
     """Return a free loopback port, the wanted one where it is still free; none that is spoken for."""
-    for port in (wanted, *[0] * PORT_TRIES):
+    for port in (wanted or _likely_port(), *(_likely_port() for _ in range(PORT_TRIES))):
         with socket.socket() as s, contextlib.suppress(OSError):
             s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             s.bind(("127.0.0.1", port))
@@ -108,6 +111,14 @@ def free_port(wanted: int = 0, *, but: Collection[int] = ()) -> int:
             if found not in but:
                 return found
     raise CannotStart("no free port on 127.0.0.1: end what holds them, see `ss -ltnp`")
+
+
+def _likely_port() -> int:
+    """Return a port that no outgoing connection is given before whoever is to listen on it has begun."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        first_outgoing = int(OUTGOING.read_text().split()[0])
+        return FIRST_PORT + secrets.randbelow(first_outgoing - FIRST_PORT)
+    return 0  # Whatever the kernel gives.
 
 
 def must_be_free(port: int, *, what: str) -> None:

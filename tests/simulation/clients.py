@@ -37,7 +37,7 @@ class Consumer:
         self.fetched: dict[int, list[Stored]] = {}
         self.paused: set[int] = set()
         self.is_rejoining = False
-        self._changed = asyncio.Event()
+        self._changed: asyncio.Future[None] = log.loop.create_future()
 
     async def run(self, hand_on: Callable[[Stored], Coroutine[Any, Any, None]]) -> None:
         """Read for ever."""
@@ -81,8 +81,8 @@ class Consumer:
         return [TopicPartition(self.topic, p) for p in sorted(numbers)]
 
     def _wake(self) -> None:
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
+        if not self._changed.done():
+            self._changed.set_result(None)
 
     def _next(self) -> Stored | None:
         if self.is_rejoining:  # As aiokafka: nothing of the old assignment is handed on.
@@ -112,11 +112,11 @@ class Consumer:
                 self.fetched[partition] = records
 
     async def _news(self) -> None:
-        events = self.log.news[self.topic], self._changed
-        waits = [asyncio.ensure_future(event.wait()) for event in events]
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        for one in waits:
-            one.cancel()
+        """Wait for a record of the topic, or for another assignment."""
+        if self._changed.done():
+            self._changed = self.log.loop.create_future()
+        self.log.waiting[self.topic].append(self._changed)
+        await self._changed
 
     def _take(self, partition: int) -> tuple[int, list[Stored]]:
         found = self.log.topics[self.topic][partition]
@@ -138,8 +138,8 @@ class Consumer:
         self, *, timeout_ms: int, max_records: int
     ) -> dict[TopicPartition, list[Stored]]:
         assert timeout_ms == 0, "only what is here"
-        while self.is_rejoining:
-            await self._changed.wait()
+        while self.is_rejoining:  # noqa: ASYNC110  # As aiokafka, which looks now and then.
+            await asyncio.sleep(HEARTBEAT_S)
         found: dict[TopicPartition, list[Stored]] = {}
         for _ in range(max_records):
             record = self._next()

@@ -52,7 +52,7 @@ class Log:
         self.loop, self.chance = loop, chance
         self.topics = {name: [Partition() for _ in range(n)] for name, n in topics.items()}
         self.groups: dict[tuple[str, str], Group] = {}
-        self.news: dict[str, asyncio.Event] = {name: asyncio.Event() for name in topics}
+        self.waiting: dict[str, list[asyncio.Future[None]]] = {name: [] for name in topics}
         self.on_append: Callable[[Stored], None] = lambda _: None
         self.is_up = True
         self.cut_off: set[Process] = set()
@@ -81,8 +81,10 @@ class Log:
             key=key, value=value, headers=headers,
         )  # fmt: skip
         found.records.append(stored)
-        news, self.news[topic] = self.news[topic], asyncio.Event()
-        news.set()
+        waiting, self.waiting[topic] = self.waiting[topic], []
+        for one in waiting:
+            if not one.done():
+                one.set_result(None)
         self.on_append(stored)
         return stored
 

@@ -15,6 +15,7 @@ from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from weakref import WeakSet
 
 from services.kit.telemetry import Clock
 
@@ -63,54 +64,54 @@ class _Handle(events.Handle, _Owned):
 
 
 class _Timer(events.TimerHandle, _Owned):
-    _scheduled: bool
-
     def _run(self) -> None:
         if not self.held_back():
             super()._run()
-
-
-class _Selector:
-    """Waits for nothing: it lets time pass."""
-
-    def __init__(self, loop: Loop) -> None:
-        self.loop = loop
-
-    def select(self, timeout: float | None) -> list[Any]:
-        if timeout is None:
-            raise Stuck
-        if timeout > 0:
-            self.loop.now_s = self.loop.next_s()
-        return []
 
 
 class Loop(asyncio.BaseEventLoop):
     """See above."""
 
     _ready: Any
-    _scheduled: Any
+    _scheduled: list[tuple[float, int, _Timer]]  # Tuples compare quickly.
+    _stopping: bool
 
     def __init__(self) -> None:
         super().__init__()
-        self.now_s, self.is_ending = 0.0, False
+        self.now_s, self.is_ending, self._timers = 0.0, False, 0
         self.tell: Callable[[str], None] | None = None  # Where what a service logs is told.
-        self._selector = _Selector(self)
-        self._clock_resolution = 1e-9
+        self._tasks: WeakSet[asyncio.Task[Any]] = WeakSet()
+        self.set_task_factory(self._new_task)
         self.set_exception_handler(lambda *_: None)  # Whoever was killed cleans nothing up.
 
     def time(self) -> float:
         return self.now_s
 
-    def next_s(self) -> float:
-        """Return when the next timer rings."""
-        when: float = self._scheduled[0]._when
-        return max(self.now_s, when)
+    def _new_task(
+        self, loop: asyncio.AbstractEventLoop, main: Any, context: Context | None = None
+    ) -> asyncio.Task[Any]:
+        task = asyncio.Task(main, loop=loop, context=context)
+        self._tasks.add(task)
+        return task
 
-    def _process_events(self, event_list: list[Any]) -> None:
-        assert not event_list
+    def _run_once(self) -> None:
+        """Run what is ready; where nothing is, let time pass until something is."""
+        ready, scheduled = self._ready, self._scheduled
+        while scheduled and scheduled[0][2].cancelled():
+            heapq.heappop(scheduled)
+        if not ready and not self._stopping:
+            if not scheduled:
+                raise Stuck
+            self.now_s = max(self.now_s, scheduled[0][0])
+        while scheduled and scheduled[0][0] <= self.now_s:
+            ready.append(heapq.heappop(scheduled)[2])
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if not handle.cancelled():
+                handle._run()
 
-    def _write_to_self(self) -> None:
-        return
+    def _timer_handle_cancelled(self, handle: events.TimerHandle) -> None:
+        """Do nothing: it is passed over when its time has come."""
 
     def _call_soon(self, callback: Any, args: Any, context: Context | None) -> events.Handle:
         handle = _Handle(callback, args, self, context)
@@ -121,8 +122,8 @@ class Loop(asyncio.BaseEventLoop):
         self, when: float, callback: Any, *args: Any, context: Context | None = None
     ) -> events.TimerHandle:
         timer = _Timer(when, callback, args, self, context)
-        heapq.heappush(self._scheduled, timer)
-        timer._scheduled = True  # As BaseEventLoop does.
+        self._timers += 1
+        heapq.heappush(self._scheduled, (when, self._timers, timer))
         return timer
 
     def call_later(  # type: ignore[override]
@@ -159,7 +160,7 @@ class Loop(asyncio.BaseEventLoop):
         self.is_ending = True
         self._scheduled.clear()
         for _ in range(END_ROUNDS):
-            tasks = [task for task in asyncio.all_tasks(self) if not task.done()]
+            tasks = [task for task in self._tasks if not task.done()]
             if not tasks:
                 break
             for task in tasks:

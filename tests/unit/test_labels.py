@@ -56,7 +56,7 @@ def test_an_offer_without_the_label_is_covered_and_a_rule_does_not_match_it() ->
 
 @given(st.from_regex(r'line(=~|!~)"[^"]{1,6}"', fullmatch=True))
 def test_what_is_read_can_be_asked(text: str) -> None:
-    """A pattern was checked as it was typed and asked as it is kept; whoever asked it then ended."""
+    """A pattern was checked as it was typed and not as it is kept: a hold with it could not be read."""
     try:
         found = parse_matchers(text)
     except ValueError:
