@@ -23,7 +23,7 @@ from services.scheduler.bodies import Campaign, PostBody, PostView
 from services.scheduler.campaign_life import TAKES_POSTS
 from services.scheduler.checks import check
 from services.scheduler.once import CREATED, answered
-from services.scheduler.post_desk import PostDesk, Times, refuse
+from services.scheduler.post_desk import PostDesk, Times, note_due, refuse
 
 MOST_BODIES: Final = 20
 log = structlog.get_logger()
@@ -142,9 +142,7 @@ class Intake:
             lines.append((one.author, "posts.added", one.campaign_id, {"posts": len(views)}))
             if one.key is not None:
                 kept.append((one.key, content))
-            for row in one.rows:
-                lane = row["lane_id"]
-                times[lane] = min(times.get(lane, row["due_at"]), row["due_at"])
+            note_due(times, one.rows)
         await audit_all(connection, lines)
         await keep_answers(connection, kept, status=CREATED)
 

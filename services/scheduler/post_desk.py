@@ -111,8 +111,7 @@ class PostDesk:
             connection, campaign.campaign_id, rows, state=state, author=author
         )
         times: Times = {}
-        for row in rows:
-            times[row["lane_id"]] = min(times.get(row["lane_id"], row["due_at"]), row["due_at"])
+        note_due(times, rows)
         return Queued(ids, len(rows)), times
 
     async def _must_be_in_budget(
@@ -236,6 +235,13 @@ class PostDesk:
             lane = await self.lane(connection, campaign, post.labels)
             times[lane] = min(times.get(lane, due_at), due_at)
         return times
+
+
+def note_due(times: Times, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Note when the lanes of these offers are due next."""
+    for row in rows:
+        lane, due_at = row["lane_id"], row["due_at"]
+        times[lane] = min(times.get(lane, due_at), due_at)
 
 
 class FreeSlots:

@@ -43,9 +43,7 @@ class Run:
 
 def main() -> int:
     made = argparse.ArgumentParser(prog="./run fuzz", description=__doc__)
-    made.add_argument(
-        "names", nargs="*", choices=[*TARGETS, []], metavar="NAME", help=", ".join(TARGETS)
-    )
+    made.add_argument("names", nargs="*", metavar="NAME", help=", ".join(TARGETS))
     made.add_argument("--seconds", type=int, default=60, help="for each target")
     made.add_argument("--seed", type=int, default=1)
     made.add_argument("--jobs", type=int, default=2)
@@ -54,6 +52,10 @@ def main() -> int:
     )
     made.add_argument("--input", type=Path, help="look at one input of the one target named")
     wanted = made.parse_args()
+    if strange := sorted(set(wanted.names) - TARGETS.keys()):
+        made.error(f"there is no {', '.join(strange)}: {', '.join(TARGETS)}")
+    if wanted.input is not None and len(wanted.names) != 1:
+        made.error("--input is of one target: name it")
     if wanted.input is not None:
         TARGETS[wanted.names[0]].act(wanted.input.read_bytes())
         print("read, or refused as it should be")
