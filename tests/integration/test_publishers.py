@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ops.embedded.process import free_port
 from ops.embedded.system import System
 from ops.policies import DEFAULT, read_policy
 from tests.journey import Journey, wait_for
@@ -27,14 +27,14 @@ def many(
 ) -> Iterator[System]:
     for name in ("INTERLOCK_KAFKA", "INTERLOCK_DATABASE"):
         monkeypatch.delenv(name, raising=False)
-    with System(tmp_path, progress=lambda _: None, copies={"publisher": request.param}) as running:
-        url = running.address("sandbox")
-        known = {name: {"channel": "mastodon", "url": url, "token": name} for name in ACCOUNTS}
-        (running.data / "accounts.yaml").write_text(yaml.safe_dump({"accounts": known}))
-        for name in publishers(running):
-            running.children[name].stop(signal.SIGKILL)
-        for name in publishers(running):
-            running.replace(name)
+    sandbox = free_port()
+    known = {
+        name: {"channel": "mastodon", "url": f"http://127.0.0.1:{sandbox}", "token": name}
+        for name in ACCOUNTS
+    }
+    (tmp_path / "accounts.yaml").write_text(yaml.safe_dump({"accounts": known}))
+    copies, ports = {"publisher": request.param}, {"sandbox": sandbox}
+    with System(tmp_path, progress=lambda _: None, copies=copies, ports=ports) as running:
         with running.client("detector", "admin") as admin:
             policy = read_policy(DEFAULT).model_dump(mode="json")
             admin.put("/v1/policy", json=policy).raise_for_status()

@@ -7,6 +7,7 @@ publisher of this test publishes what no hold covers, and holds what one does.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import Counter
 from collections.abc import Coroutine
 from dataclasses import dataclass
@@ -289,8 +290,12 @@ MUTANTS = {
 }
 
 
+# It takes over a minute of histories to be found: with INTERLOCK_LONG=1.
+LATE = set() if os.environ.get("INTERLOCK_LONG") else {"paused lanes are claimed"}
+
+
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("mutant", MUTANTS)
+@pytest.mark.parametrize("mutant", sorted(MUTANTS.keys() - LATE))
 def test_a_queue_that_was_broken_on_purpose_is_found_out(
     system: System, mutant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,8 +29,8 @@ from tests.bench.detector import POLICY, TRAINS, a_storm
 from tests.builders import a_disruption
 from tests.journey import Journey, wait_for
 
-EVENTS, NETWORKS = 6_000, 8
-KILL_AT, STOP_AT, BACK_AT = 1_500, 3_000, 4_500
+EVENTS, NETWORKS = 4_000, 8
+KILL_AT, STOP_AT, BACK_AT = 1_000, 2_000, 3_000
 PATIENCE_S = 90
 DETECTORS = ("detector", "detector-2", "detector-3", "detector-4")
 

@@ -13,10 +13,10 @@ from tests.simulation.mutants import MUTANTS
 
 ROOT = Path(__file__).parents[2]
 SCHEDULES = 100
-# By docs/mutants.md these take fifty to some hundred schedules: `./run simulate --mutants` has the time.
+# By docs/mutants.md these take twenty to some hundred schedules: `./run simulate --mutants` has the time.
 SLOW = {
     "snapshot_early", "gap_unseen", "stale_records", "left_retracting",
-    "echo_after_failed", "adopt_as_new", "blind_resend",
+    "echo_after_failed", "adopt_as_new", "one_partition",
 }  # fmt: skip
 
 
