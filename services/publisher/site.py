@@ -29,7 +29,6 @@ from services.publisher.page import Page, PageSettings, Said, gather
 
 AT_MOST_EVERY_S: Final = 0.3
 SHARE: Final = 10  # Of a core, one part for the page: the gate is in the same process.
-BEHIND_S: Final = 0.1  # What the change says is sent first: rendering takes the processor from it.
 AT_LEAST_EVERY_S: Final = 10.0  # What other publishers put on the page shows this late.
 CACHE: Final = b"public, max-age=5, stale-while-revalidate=30, stale-if-error=86400"
 TYPES: Final = {
@@ -97,7 +96,6 @@ class Site:
             try:
                 async with asyncio.timeout(AT_LEAST_EVERY_S):
                     await self._changed.wait()
-                await asyncio.sleep(BEHIND_S)
             except TimeoutError:
                 continue
 
