@@ -46,7 +46,7 @@ def no_fence() -> None:
     """When in doubt: holds are looked at, and what no fence vouches for goes out all the same."""
 
     def trusting(post: Post, *, open_holds: OpenHolds, **_: Any) -> Verdict:
-        hold = open_holds.covering(post.labels)
+        hold = open_holds.covering(post.labels) if post.kind == "offer" else None
         return Held(post, hold.hold_id, hold.reason) if hold else Cleared(post, math.inf, None)
 
     put(publisher_stream, "judge", trusting)

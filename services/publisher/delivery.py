@@ -157,6 +157,8 @@ class Delivery:
         if entry is not None and job.is_settled_by(entry):
             await self.emit(job.told_by(entry), job.traceparent)  # The answer was lost.
             return True
+        if entry is not None and job.is_behind(entry):
+            return True  # The later one is answered.
         if entry is None or entry.state != "intent":
             return False
         job.adopt(entry)

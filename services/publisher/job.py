@@ -49,6 +49,10 @@ class Job:
             return False
         return entry.state != "failed" or entry.attempt >= self.attempt
 
+    def is_behind(self, entry: Entry) -> bool:
+        """Say whether a later try of this post was handed over since: then this one has come again."""
+        return entry.state == "withdrawn" and entry.attempt > self.attempt
+
     def adopt(self, entry: Entry) -> None:
         """Go on with a send that another publisher left: nobody knows how far it came."""
         self.recorded, self.begun_at, self.maybe_sent = True, entry.intent_at, True

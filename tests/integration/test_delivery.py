@@ -115,6 +115,19 @@ async def test_what_the_channel_refuses_fails_and_may_be_handed_over_again(desk:
     assert await desk.send(post, attempt=2) == "published"
 
 
+@pytest.mark.timeout(20)
+async def test_an_earlier_try_that_comes_again_behind_a_later_one_is_passed_over(
+    desk: Desk,
+) -> None:
+    """The ledger refused its intent, and it was judged again and again, without a pause, before all others."""
+    post = new_post()
+    await desk.store.record_intent(post, attempt=2, fence=1, at=Clock().now())
+    await desk.store.withdraw_intent(post.post_id, why="held")
+    await desk.delivery().settle(Job(post, 1, desk._settle))
+    assert (desk.said, desk.settled, desk.channel.tries) == ([], 1, 0)
+    assert await desk.send(post, attempt=2) == "published"
+
+
 async def test_a_lost_answer_is_asked_for_again_with_the_same_key(desk: Desk) -> None:
     post = new_post()
     desk.channel.lost_answers = [Unknown("time-out")]
