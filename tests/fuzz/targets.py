@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from ops.policies import WrongPolicy, read_policy
+from ops.policies import DEFAULT, WrongPolicy, read_policy
 from schemas import envelope
 from schemas.labels import covers, parse_matchers
 from schemas.topics import DISRUPTIONS
@@ -96,7 +96,7 @@ _CSV = (
     b"account,text,due_at,label.line,thread.1\nsocial,Half price,2099-01-01T00:00:00Z,coast,more\n"
 )
 _MATCHERS = (b'{line="coast",region=~"north|east"}', b'line!="a",b!~"c.*"', b"{}")
-_POLICIES = tuple(path.read_bytes() for path in sorted(Path("ops/policies").glob("*.yaml")))
+_POLICIES = tuple(path.read_bytes() for path in sorted(DEFAULT.parent.glob("*.yaml")))
 TARGETS: Final[dict[str, Target]] = {
     **{kind: Target(partial(_door, kind), tuple(samples(kind).values())) for kind in sorted(DOORS)},
     "kafka": Target(_record, _records()),
