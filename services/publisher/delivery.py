@@ -136,9 +136,10 @@ class Delivery:
         if job.recorded:
             return await self._publish(job, cleared)
         at = self.clock.now()
-        job.recorded = await self.store.record_intent(
-            job.post, attempt=job.attempt, fence=cleared.fence, at=at
-        )
+        async with self.ends.place(job):
+            job.recorded = await self.store.record_intent(
+                job.post, attempt=job.attempt, fence=cleared.fence, at=at
+            )
         if job.recorded:
             job.begun_at = at
             return False
