@@ -17,6 +17,7 @@ import typer
 from services.commands.audit import audit
 from services.commands.ending import fail
 from services.commands.events import events
+from services.commands.keys import keys
 from services.commands.labels import labels
 from services.commands.policy import policy
 from services.commands.posts import posts
@@ -26,7 +27,6 @@ from services.commands.topics import topics
 SWITCH_S = 0.0005  # A thread that renders a page lets go of the interpreter ten times as often.
 COLLECT = (20_000, 20, 20)  # A tenth of the time of a busy service went into looking for cycles.
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
-keys = typer.Typer(no_args_is_help=True, help="API keys: the file that every service reads.")
 app.add_typer(topics, name="topics")
 app.add_typer(keys, name="keys")
 app.add_typer(audit, name="audit")
@@ -44,7 +44,6 @@ DOWN_S = 60
 DataFolder = Annotated[
     Path, typer.Option("--data", envvar="INTERLOCK_DATA", help="the folder that holds everything")
 ]
-KeysFile = Annotated[Path, typer.Option("--file", envvar="INTERLOCK_KEYS", help="the keys file")]
 HERE = Path(".interlock")
 
 
@@ -207,80 +206,6 @@ def demo(
         raise typer.Exit(play(data, keep=keep))
     except CannotStart as error:
         fail(str(error))
-
-
-@keys.command("add")
-def add(
-    name: str,
-    role: Annotated[list[str], typer.Option(help="repeatable")],
-    network: Annotated[list[str] | None, typer.Option(help="speak for these only")] = None,
-    file: KeysFile = Path("keys.json"),
-) -> None:
-    """Make a key and print it, once; the file keeps its SHA-256."""
-    from ops.embedded.keys import add_key
-
-    try:
-        print(add_key(file, name=name, roles=tuple(role), networks=tuple(network or ())))
-    except ValueError as error:
-        fail(str(error))
-
-
-@keys.command("remove")
-def remove(name: str, file: KeysFile = Path("keys.json")) -> None:
-    """Remove a key; services notice within a second."""
-    from ops.embedded.keys import remove_key
-
-    if not remove_key(file, name):
-        fail(f"{file} has no key named {name}")
-
-
-@keys.command("list")
-def list_keys(file: KeysFile = Path("keys.json")) -> None:
-    """List names, roles and networks."""
-    from ops.embedded.keys import read_keys
-
-    for entry in read_keys(file):
-        networks = ", ".join(entry.get("networks", [])) or "all networks"
-        print(f"{entry['name']}: {', '.join(entry['roles'])} ({networks})")
-
-
-@keys.command("vapid")
-def vapid() -> None:
-    """Make the private key of a webpush account (RFC 8292) and print it; browsers are bound to it."""
-    from services.publisher.channels.webpush import new_private_key
-
-    print(new_private_key())
-
-
-@keys.command("signing")
-def signing(
-    name: str,
-    everything: Annotated[
-        bool, typer.Option("--everything", help="for the detectors: people's commands too")
-    ] = False,
-    network: Annotated[list[str] | None, typer.Option(help="disruptions of these only")] = None,
-) -> None:
-    """Make a key that signs records of ops.disruptions, and print it as a file of signing keys."""
-    import base64
-    import secrets
-
-    import yaml
-    from pydantic import ValidationError
-
-    from schemas.envelope import in_words
-    from schemas.signing import SECRET_BYTES, SigningKey
-
-    made = {
-        "name": name,
-        "secret": base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode(),
-        "may": "everything" if everything else "disruptions",
-        "networks": network or [],
-    }
-    try:
-        SigningKey.model_validate(made)
-    except ValidationError as error:
-        fail(in_words(error))
-    print(yaml.safe_dump({"keys": [made]}, sort_keys=False), end="")
 
 
 def _apply_first_policy(system: Any) -> None:
