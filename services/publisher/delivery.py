@@ -136,10 +136,9 @@ class Delivery:
         if job.recorded:
             return await self._publish(job, cleared)
         at = self.clock.now()
-        async with self.ends.place(job):
-            job.recorded = await self.store.record_intent(
-                job.post, attempt=job.attempt, fence=cleared.fence, at=at
-            )
+        job.recorded = await self.store.record_intent(
+            job.post, attempt=job.attempt, fence=cleared.fence, at=at
+        )
         if job.recorded:
             job.begun_at = at
             return False

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
 from datetime import datetime
 from typing import Final, Protocol
@@ -23,8 +21,6 @@ from services.publisher.store import Sent, Store
 from services.publisher.takeback import TakeBack, is_within
 
 DETAIL_CHARS: Final = 500
-# Offers that write an intent or an outcome: in a loop that is never idle an update waits for seconds.
-OFFERS_AT_ONCE: Final = 96
 log = structlog.get_logger()
 
 
@@ -48,11 +44,6 @@ class Ends:
     ) -> None:
         self.store, self.gate, self.take_back = store, gate, take_back
         self.clock, self.emit = clock, emit
-        self._places = asyncio.Semaphore(OFFERS_AT_ONCE)
-
-    def place(self, job: Job) -> AbstractAsyncContextManager[object]:
-        """Return a place among those who write: an offer may have to wait for one, an update never."""
-        return self._places if job.post.kind == "offer" else nullcontext()
 
     async def note(self, job: Job, cleared: Cleared, answer: str) -> None:
         """Keep what became of a try that was not the last."""
@@ -128,5 +119,4 @@ class Ends:
             result, at=at or self.clock.now(), reason=reason, hold_id=hold_id, fence=fence,
             publication=made.id or None, url=made.url,
         )  # fmt: skip
-        async with self.place(job):
-            await self.emit(outcome, job.traceparent)
+        await self.emit(outcome, job.traceparent)

@@ -17,7 +17,7 @@ from schemas.holds import OpenHolds
 from schemas.posts import Kind, Outcome, Post
 from services.kit import database
 from services.kit.telemetry import Clock
-from services.publisher import backoff, ends
+from services.publisher import backoff
 from services.publisher.channels import Channel, NotSent, Refused, Unknown
 from services.publisher.delivery import Delivery
 from services.publisher.gate import Passed, Verdict, judge
@@ -259,29 +259,3 @@ async def test_a_channel_that_cannot_delete_is_named(desk: Desk) -> None:
 async def test_an_unknown_account_fails_by_name(desk: Desk) -> None:
     assert await desk.send(new_post(account="nobody")) == "failed"
     assert desk.said[-1].reason == "there is no channel account nobody"
-
-
-async def test_many_offers_that_are_said_wait_for_places_and_an_update_for_none(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    at_once = 4
-    monkeypatch.setattr(ends, "OFFERS_AT_ONCE", at_once)
-    full, acknowledged, saying = asyncio.Event(), asyncio.Event(), list[Outcome]()
-
-    async def emit(outcome: Outcome, _: str) -> None:
-        saying.append(outcome)
-        if len(saying) == at_once:
-            full.set()
-        if outcome.kind == "offer":
-            await acknowledged.wait()
-
-    monkeypatch.setattr(desk, "_emit", emit)
-    delivery = desk.delivery()
-    offers = [Job(new_post(), 1, desk._settle) for _ in range(3 * at_once)]
-    tasks = [asyncio.create_task(delivery.settle(job)) for job in offers]
-    await full.wait()
-    await delivery.settle(Job(new_post(kind="update"), 1, desk._settle))
-    assert [one.kind for one in saying] == ["offer"] * at_once + ["update"]
-    acknowledged.set()
-    await asyncio.gather(*tasks)
-    assert desk.settled == len(offers) + 1
