@@ -140,7 +140,10 @@ class State:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One record as it was read from the log."""
+    """One record as it was read from the log.
+
+    `named_at` stands in its ids in place of its time, where two who see it cannot know the same time.
+    """
 
     partition: int
     offset: int
@@ -148,12 +151,12 @@ class Entry:
     body: Record | Unreadable
     event_id: str = ""
     source: str = ""
+    named_at: datetime | None = None
 
     def new_id(self, kind: str, number: int = 0) -> str:
         """Return an id that only this record can give; its time sets a recreated log apart."""
-        return entry_id(
-            kind, partition=self.partition, offset=self.offset, at=self.at, number=number
-        )
+        at = self.named_at or self.at
+        return entry_id(kind, partition=self.partition, offset=self.offset, at=at, number=number)
 
 
 @dataclass(frozen=True, slots=True)

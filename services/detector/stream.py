@@ -215,7 +215,11 @@ class Stream:
         gone = envelope.Unreadable(error=f"{from_offset} to {ours.offset} are gone")
         # Its id comes from where the gap ends: a second detector that sees it says the same.
         entry = Entry(
-            partition=partition, offset=ours.offset, at=datetime.fromtimestamp(0, UTC), body=gone
+            partition=partition,
+            offset=ours.offset,
+            at=self.clock.now(),
+            body=gone,
+            named_at=datetime.fromtimestamp(0, UTC),
         )
         if entry.new_id("hold") in ours.state.other_holds:
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import uuid
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,8 @@ from schemas.disruptions import Disruption
 from schemas.topics import DISRUPTIONS, HOLDS, SNAPSHOTS
 from tests.builders import a_disruption
 from tests.journey import Journey, wait_for
+
+NEARLY = timedelta(minutes=10)  # Than this no test lasts longer; it is not 1970.
 
 
 def an_event(journey: Journey, **data: Any) -> dict[str, Any]:
@@ -100,6 +103,7 @@ def test_records_that_are_gone_unread_hold_everything(journey: Journey) -> None:
     (hold,) = wait_for("the precautionary hold", journey.holds)
     assert hold["matchers"] == "{}"
     assert "lost" in hold["reason"]
+    assert abs(datetime.fromisoformat(hold["opened_at"]) - datetime.now(UTC)) < NEARLY
 
 
 def delete_what_is_there(journey: Journey) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -160,6 +161,16 @@ def test_an_unreadable_record_holds_everything_once() -> None:
 def test_lost_records_hold_everything() -> None:
     step = lost(State(), an_entry(Unreadable(error="gone")))
     assert [hold.matchers for hold in of(HoldOpened, step.outputs)] == [()]
+
+
+def test_a_hold_is_named_by_one_time_and_was_opened_at_another() -> None:
+    """Found by the simulation: opened in 1970, it let `shift` move what it stopped by 56 years."""
+    named_at = datetime.fromtimestamp(0, UTC)
+    entry = replace(an_entry(Unreadable(error="gone"), offset=7, at=AT), named_at=named_at)
+    later = replace(entry, at=AT + timedelta(seconds=3))
+    first, second = (of(HoldOpened, lost(State(), one).outputs)[0] for one in (entry, later))
+    assert first.hold_id == second.hold_id == "hold-2-7-0"
+    assert first.opened_at == AT
 
 
 def test_a_fence_is_echoed_by_its_partition() -> None:
