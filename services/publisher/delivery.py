@@ -46,7 +46,7 @@ from services.publisher.ledger import (
 from services.publisher.paces import Paces
 from services.publisher.proof import LOST, PART
 from services.publisher.rates import Told
-from services.publisher.store import Store
+from services.publisher.store import Store, Withdrawn
 from services.publisher.takeback import TakeBack
 
 UNKNOWN_TRIES: Final = 5  # An update on a channel that knows no keys is not said twenty times.
@@ -109,23 +109,24 @@ class Delivery:
         if why := refusal(job.post, channel.capabilities if channel else None):
             await self.ends.say(job, "failed", reason=why)
             return
-        while not job.dropped:
-            verdict = self.gate.judge(job.post)
-            match verdict:
-                case Cleared():
-                    if await self._on_cleared(job, verdict):
-                        return
-                case Waiting():
-                    await self.gate.changed()
-                case Held(_, hold_id, reason):
-                    await self._without_sending(job, "held", reason, hold_id=hold_id)
-                    return
-                case Stale():
-                    why = job.last_failure or "too late to be of use"
-                    await self._without_sending(job, "expired", why)
-                    return
-                case _:
-                    assert_never(verdict)
+        while not job.dropped and not await self._follow(job, self.gate.judge(job.post)):
+            pass
+
+    async def _follow(self, job: Job, verdict: Verdict) -> bool:
+        """Do what the gate says; True at the end."""
+        match verdict:
+            case Cleared():
+                return await self._on_cleared(job, verdict)
+            case Waiting():
+                await self.gate.changed()
+                return False
+            case Held(_, hold_id, reason):
+                return await self._without_sending(job, "held", reason, hold_id=hold_id)
+            case Stale():
+                why = job.last_failure or "too late to be of use"
+                return await self._without_sending(job, "expired", why)
+            case _:
+                assert_never(verdict)
 
     async def _on_cleared(self, job: Job, cleared: Cleared) -> bool:
         """Take one step: a turn, the intent, or the send behind both; True at the end."""
@@ -167,19 +168,23 @@ class Delivery:
 
     async def _without_sending(
         self, job: Job, result: Result, reason: str, *, hold_id: str | None = None
-    ) -> None:
-        if not job.recorded and await self._was_settled(job):
-            return
+    ) -> bool:
+        """End a post that must not be sent (any more); True at the end, False to look once more."""
         if job.maybe_sent:
             before = job.last_failure or "it may have gone out before"
             await self.ends.end(job, "uncertain", f"{before}: {reason}")
-            return
-        if job.so_far is not None:
+        elif job.so_far is not None:
             await self.ends.end_in_part(job, reason)
-            return
-        if job.recorded:
-            await self.store.withdraw_intent(job.post.post_id, why=reason[:DETAIL_CHARS])
-        await self.ends.say(job, result, reason=reason, hold_id=hold_id)
+        elif await self.store.record_withdrawn(
+            Withdrawn(
+                post=job.post, attempt=job.attempt, at=self.clock.now(), hold_id=hold_id,
+                why=reason[:DETAIL_CHARS], is_ours=job.recorded,
+            )
+        ):  # fmt: skip
+            await self.ends.say(job, result, reason=reason, hold_id=hold_id)
+        elif not job.recorded:
+            return await self._was_settled(job)
+        return True  # Else another publisher has adopted it, and answers.
 
     async def _publish(self, job: Job, cleared: Cleared) -> bool:
         """Try once; say whether that was the end."""

@@ -45,8 +45,10 @@ class Job:
 
     def is_settled_by(self, entry: Entry | None) -> bool:
         """Say whether a row of the ledger is this post's end."""
-        if entry is None or entry.state in ("intent", "withdrawn"):
+        if entry is None or entry.state == "intent":
             return False
+        if entry.state == "withdrawn":
+            return entry.attempt == self.attempt
         return entry.state != "failed" or entry.attempt >= self.attempt
 
     def is_behind(self, entry: Entry) -> bool:
@@ -77,8 +79,9 @@ class Job:
 
     def told_by(self, entry: Entry) -> Outcome:
         """Return what the ledger says became of it."""
+        result: Result = "held" if entry.hold_id else "expired"
         return self.outcome(
-            SAID[entry.state], at=entry.done_at or entry.intent_at, reason=entry.detail,
+            SAID.get(entry.state, result), at=entry.done_at or entry.intent_at, reason=entry.detail,
             hold_id=entry.hold_id, fence=entry.fence, publication=entry.publication or None,
             url=entry.url,
         )  # fmt: skip

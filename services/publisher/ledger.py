@@ -3,8 +3,11 @@
     intent ─▶ sent ─▶ retracting ─▶ retracted
        │                  └───────▶ retraction_failed ─▶ retracting
        ├────▶ failed ─▶ intent      (handed over again, a new attempt)
-       ├────▶ withdrawn ─▶ intent   (certainly not sent: held, too late, or for a later try)
+       ├────▶ withdrawn ─▶ intent   (this attempt was certainly not sent, held or too late; a new one may be)
        └────▶ uncertain             (nobody knows; an offer is never sent again)
+
+What the gate holds has no intent: it begins as withdrawn. So an attempt that was answered stays answered, if its
+record is read again when the hold has ended and marketing has the offer back.
 
 The database has the same table and refuses every other move.
 """
@@ -25,7 +28,7 @@ State = Literal[
 
 FOLLOWS: dict[State, frozenset[State]] = {
     "intent": frozenset({"sent", "failed", "withdrawn", "uncertain"}),
-    "failed": frozenset({"intent"}),
+    "failed": frozenset({"intent", "withdrawn"}),
     "withdrawn": frozenset({"intent"}),
     "sent": frozenset({"retracting"}),
     "retracting": frozenset({"retracted", "retraction_failed"}),
@@ -33,6 +36,7 @@ FOLLOWS: dict[State, frozenset[State]] = {
     "uncertain": frozenset(),
     "retracted": frozenset(),
 }
+BEGINS: frozenset[State] = frozenset({"intent", "withdrawn"})
 ReadBack = Literal["exact", "search", "none"]
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from sqlalchemy import (
     BigInteger,
@@ -66,10 +67,35 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::integer[], $5::text[], $6::b
      AS new (post_id, kind, account, attempt, publisher, fence, labels, incident_id, intent_at)
 ON CONFLICT (post_id) DO UPDATE
 SET state = 'intent', attempt = EXCLUDED.attempt, publisher = EXCLUDED.publisher,
-    fence = EXCLUDED.fence, intent_at = EXCLUDED.intent_at, changed_at = now(), done_at = NULL
-WHERE (ledger.state = 'failed' AND ledger.attempt < EXCLUDED.attempt)
-   OR (ledger.state = 'withdrawn' AND ledger.attempt <= EXCLUDED.attempt)
+    fence = EXCLUDED.fence, intent_at = EXCLUDED.intent_at, changed_at = now(), done_at = NULL,
+    hold_id = NULL, detail = ''
+WHERE ledger.state IN ('failed', 'withdrawn') AND ledger.attempt < EXCLUDED.attempt
 RETURNING post_id
+"""
+# An intent that another publisher has adopted stays; so does one that whoever asks did not write itself.
+WITHDRAWN = """
+WITH new AS (
+    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::integer[], $5::text[], $6::text[],
+                         $7::text[], $8::timestamptz[], $9::text[], $10::text[], $11::boolean[])
+        AS one (post_id, kind, account, attempt, publisher, labels, incident_id, at, detail, hold_id, is_ours)
+), ours AS (
+    UPDATE ledger SET state = 'withdrawn', done_at = new.at, detail = new.detail, hold_id = new.hold_id,
+        changed_at = now()
+    FROM new WHERE new.is_ours AND ledger.post_id = new.post_id AND ledger.state = 'intent'
+        AND ledger.publisher = new.publisher
+    RETURNING ledger.post_id
+), others AS (
+    INSERT INTO ledger (post_id, kind, account, state, attempt, publisher, labels, incident_id, intent_at, done_at,
+                        detail, hold_id)
+    SELECT post_id, kind, account, 'withdrawn', attempt, publisher, labels::jsonb, incident_id, at, at, detail, hold_id
+    FROM new WHERE NOT is_ours
+    ON CONFLICT (post_id) DO UPDATE
+    SET state = 'withdrawn', attempt = EXCLUDED.attempt, publisher = EXCLUDED.publisher, done_at = EXCLUDED.done_at,
+        detail = EXCLUDED.detail, hold_id = EXCLUDED.hold_id, changed_at = now()
+    WHERE ledger.state IN ('failed', 'withdrawn') AND ledger.attempt < EXCLUDED.attempt
+    RETURNING post_id
+)
+SELECT post_id FROM ours UNION ALL SELECT post_id FROM others
 """
 SENTS = """
 UPDATE ledger
@@ -102,6 +128,18 @@ class Intent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Withdrawn:
+    """What is written down of an attempt that was certainly not sent; `is_ours`: its intent was written by us."""
+
+    post: Post
+    attempt: int
+    at: datetime
+    why: str
+    hold_id: str | None = None
+    is_ours: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
     """What is written down behind a send that worked."""
 
@@ -114,6 +152,9 @@ class Sent:
     kind: Kind = "offer"
 
 
+P = TypeVar("P", Intent, Withdrawn)
+
+
 class Store:
     """The publisher's ledger. What many posts need at once is written in one statement."""
 
@@ -124,6 +165,7 @@ class Store:
         self._finds = Batches(self._find_all)
         # Each kind has its own: an update does not stand behind offers here either.
         self._intents = {kind: Batches(self._record_intents) for kind in get_args(Kind)}
+        self._withdrawn = {kind: Batches(self._record_withdrawn) for kind in get_args(Kind)}
         self._sents = {kind: Batches(self._record_sents) for kind in get_args(Kind)}
 
     async def find(self, post_id: str) -> Entry | None:
@@ -145,9 +187,8 @@ class Store:
         )
 
     async def _record_intents(self, intents: list[Intent]) -> list[bool]:
-        # Sorted, so that two publishers do not wait for each other's rows; one of each id.
-        firsts = {one.post.post_id: one for one in reversed(intents)}
-        ordered = [firsts[post_id] for post_id in sorted(firsts)]
+        firsts = _firsts(intents)
+        ordered = list(firsts.values())
         columns = (
             [one.post.post_id for one in ordered],
             [one.post.kind for one in ordered],
@@ -164,18 +205,30 @@ class Store:
             written = {row.post_id for row in rows}
         return [one.post.post_id in written and firsts[one.post.post_id] is one for one in intents]
 
-    async def withdraw_intent(self, post_id: str, *, why: str = "") -> None:
-        """Take back an intent of ours that was certainly not sent; one that was adopted stays."""
-        mine = (
-            (LEDGER.c.post_id == post_id)
-            & (LEDGER.c.state == "intent")
-            & (LEDGER.c.publisher == self.publisher)
+    async def record_withdrawn(self, one: Withdrawn) -> bool:
+        """Write that an attempt was certainly not sent. False: the post has a row that forbids it."""
+        return await self._withdrawn[one.post.kind].add(one)
+
+    async def _record_withdrawn(self, given: list[Withdrawn]) -> list[bool]:
+        firsts = _firsts(given)
+        ordered = list(firsts.values())
+        columns = (
+            [one.post.post_id for one in ordered],
+            [one.post.kind for one in ordered],
+            [one.post.account for one in ordered],
+            [one.attempt for one in ordered],
+            [self.publisher] * len(ordered),
+            [json.dumps(one.post.labels) for one in ordered],
+            [one.post.incident_id for one in ordered],
+            [one.at for one in ordered],
+            [one.why for one in ordered],
+            [one.hold_id for one in ordered],
+            [one.is_ours for one in ordered],
         )
-        values = {"state": "withdrawn", "detail": why, "done_at": func.now()}
-        async with self.engine.begin() as connection:
-            await connection.execute(
-                update(LEDGER).where(mine).values(changed_at=func.now(), **values)
-            )
+        async with self._alone.connect() as connection:
+            rows = await connection.exec_driver_sql(WITHDRAWN, columns)
+            written = {row.post_id for row in rows}
+        return [one.post.post_id in written and firsts[one.post.post_id] is one for one in given]
 
     async def adopt_intent(self, post_id: str) -> None:
         """Make an intent that another publisher left behind ours: it may not withdraw it now."""
@@ -276,6 +329,12 @@ class Store:
             statement = statement.where(LEDGER.c.state == state)
         async with self.engine.connect() as connection:
             return [entry_of(row) for row in await connection.execute(statement)]
+
+
+def _firsts(given: Sequence[P]) -> dict[str, P]:
+    """Return one of each post, sorted, so that two publishers do not wait for each other's rows."""
+    firsts = {one.post.post_id: one for one in reversed(given)}
+    return {post_id: firsts[post_id] for post_id in sorted(firsts)}
 
 
 def _as_json(attempt: Attempt) -> str:

@@ -15,7 +15,7 @@ from schemas.posts import Post
 from services.kit import database
 from services.kit.telemetry import Clock
 from services.publisher.ledger import FOLLOWS, Attempt, State
-from services.publisher.store import SCHEMA, Sent, Store
+from services.publisher.store import SCHEMA, Sent, Store, Withdrawn
 from tests.builders import a_post
 from tests.simulation.ledger import MemoryStore, Rows
 
@@ -61,13 +61,17 @@ def a_sent(post: Post, *, at: datetime | None = None) -> Sent:
     return Sent(post_id=post.post_id, at=now, attempt=attempt, publication="p", url="http://x/p")
 
 
+def a_withdrawn(post: Post, *, attempt: int = 1, **values: Any) -> Withdrawn:
+    return Withdrawn(post=post, attempt=attempt, at=datetime.now(UTC), why="held", **values)
+
+
 async def bring(store: Store, post: Post, state: State) -> None:
     assert await intend(store, post)
     for step in WAYS[state]:
         if step == "sent":
             assert await store.record_sent(a_sent(post))
         elif step == "withdrawn":
-            await store.withdraw_intent(post.post_id)
+            assert await store.record_withdrawn(a_withdrawn(post, is_ours=True))
         else:
             assert await store.record(post.post_id, step)
 
@@ -91,7 +95,7 @@ async def test_of_two_intents_one_is_written(new_store: NewStore) -> None:
 @pytest.mark.parametrize(
     ("state", "attempt", "again"),
     [
-        ("failed", 1, False), ("failed", 2, True), ("withdrawn", 1, True), ("withdrawn", 2, True),
+        ("failed", 1, False), ("failed", 2, True), ("withdrawn", 1, False), ("withdrawn", 2, True),
         ("intent", 2, False), ("sent", 2, False), ("uncertain", 2, False), ("retracted", 2, False),
     ],
 )  # fmt: skip
@@ -131,15 +135,41 @@ async def test_a_send_is_written_once_and_with_what_proves_it(new_store: NewStor
 async def test_an_intent_is_withdrawn_by_whoever_has_it(new_store: NewStore) -> None:
     one, other, post = new_store("one"), new_store("other"), an_offer()
     await intend(one, post)
-    await other.withdraw_intent(post.post_id)
-    assert await state_of(one, post) == "intent"
+    mine = a_withdrawn(post, is_ours=True)
+    assert not await other.record_withdrawn(mine)
+    assert not await one.record_withdrawn(a_withdrawn(post)), (
+        "whoever wrote no intent may have sent it"
+    )
     await other.adopt_intent(post.post_id)
-    await one.withdraw_intent(post.post_id)
-    assert await state_of(one, post) == "intent", "another publisher may be sending it"
-    await other.withdraw_intent(post.post_id, why="held")
+    assert not await one.record_withdrawn(mine), "another publisher may be sending it"
+    assert await state_of(one, post) == "intent"
+    assert await other.record_withdrawn(mine)
     entry = await one.find(post.post_id)
     assert entry is not None
     assert (entry.state, entry.detail) == ("withdrawn", "held")
+
+
+async def test_what_was_never_begun_is_withdrawn_too_and_stays_so(new_store: NewStore) -> None:
+    one, other, post = new_store("one"), new_store("other"), an_offer()
+    assert await one.record_withdrawn(a_withdrawn(post, hold_id="hold-1"))
+    assert not await other.record_withdrawn(a_withdrawn(post)), "this attempt has its answer"
+    assert not await intend(other, post), "and is not sent"
+    entry = await other.find(post.post_id)
+    assert entry is not None
+    assert (entry.state, entry.attempt, entry.hold_id) == ("withdrawn", 1, "hold-1")
+    assert await other.record_withdrawn(a_withdrawn(post, attempt=2))
+    assert await intend(one, post, attempt=3)
+    entry = await one.find(post.post_id)
+    assert entry is not None
+    assert (entry.state, entry.hold_id, entry.detail) == ("intent", None, "")
+
+
+@pytest.mark.parametrize("state", sorted(set(STATES) - {"failed", "withdrawn"}))
+async def test_what_may_be_out_is_not_withdrawn(new_store: NewStore, state: State) -> None:
+    store, post = new_store("one"), an_offer()
+    await bring(store, post, state)
+    assert not await store.record_withdrawn(a_withdrawn(post, attempt=2))
+    assert await state_of(store, post) == state
 
 
 async def test_what_was_sent_since_is_found_the_newest_first(new_store: NewStore) -> None:

@@ -23,9 +23,9 @@ from services.publisher.delivery import Delivery
 from services.publisher.gate import Passed, Verdict, judge
 from services.publisher.job import Job
 from services.publisher.paces import Paces
-from services.publisher.store import SCHEMA, Store
+from services.publisher.store import SCHEMA, Store, Withdrawn
 from services.publisher.takeback import TakeBack
-from tests.builders import AT, a_hold, a_post
+from tests.builders import AT, a_hold, a_post, a_release
 from tests.fakes import FakeChannel
 
 pytestmark = pytest.mark.usefixtures("quick_retries")
@@ -121,11 +121,12 @@ async def test_an_earlier_try_that_comes_again_behind_a_later_one_is_passed_over
 ) -> None:
     """The ledger refused its intent, and it was judged again and again, without a pause, before all others."""
     post = new_post()
-    await desk.store.record_intent(post, attempt=2, fence=1, at=Clock().now())
-    await desk.store.withdraw_intent(post.post_id, why="held")
+    await desk.store.record_withdrawn(
+        Withdrawn(post=post, attempt=2, at=Clock().now(), why="held", hold_id="hold-1")
+    )
     await desk.delivery().settle(Job(post, 1, desk._settle))
     assert (desk.said, desk.settled, desk.channel.tries) == ([], 1, 0)
-    assert await desk.send(post, attempt=2) == "published"
+    assert await desk.send(post, attempt=3) == "published"
 
 
 async def test_a_lost_answer_is_asked_for_again_with_the_same_key(desk: Desk) -> None:
@@ -189,11 +190,18 @@ async def test_an_update_that_another_left_in_the_middle_is_sent_again_and_recog
     assert len(desk.channel.standing) == 1
 
 
-async def test_a_held_offer_leaves_no_intent(desk: Desk) -> None:
-    desk.gate.holds.apply(a_hold())
+async def test_a_held_offer_that_is_read_again_behind_the_hold_stays_held(desk: Desk) -> None:
+    """Found by the simulation: marketing has it back, and may have changed or cancelled it."""
+    hold = a_hold()
+    desk.gate.holds.apply(hold)
     post = new_post()
     assert await desk.send(post) == "held"
-    assert await desk.state(post) is None
+    assert await desk.state(post) == "withdrawn"
+    desk.gate.holds.apply(a_release(hold))
+    assert await desk.send(post) == "held"
+    assert desk.said[-1].hold_id == hold.hold_id
+    assert desk.channel.tries == 0
+    assert await desk.send(post, attempt=2) == "published"
 
 
 async def test_a_publisher_that_wakes_up_does_not_withdraw_what_another_has_adopted(
@@ -203,9 +211,10 @@ async def test_a_publisher_that_wakes_up_does_not_withdraw_what_another_has_adop
     post, asleep = new_post(), Store(desk.store.engine, publisher="asleep")
     assert await asleep.record_intent(post, attempt=1, fence=1, at=Clock().now())
     await desk.store.adopt_intent(post.post_id)
-    await asleep.withdraw_intent(post.post_id)
+    mine = Withdrawn(post=post, attempt=1, at=Clock().now(), why="held", is_ours=True)
+    assert not await asleep.record_withdrawn(mine)
     assert await desk.state(post) == "intent"
-    await desk.store.withdraw_intent(post.post_id)
+    assert await desk.store.record_withdrawn(mine)
     assert await desk.state(post) == "withdrawn"
 
 

@@ -15,7 +15,7 @@ from schemas.posts import Post
 from services.kit import database
 from services.kit.telemetry import Clock
 from services.publisher.archive import Archive
-from services.publisher.ledger import FOLLOWS, Attempt, State
+from services.publisher.ledger import BEGINS, FOLLOWS, Attempt, State
 from services.publisher.store import SCHEMA, Sent, Store
 from tests.builders import a_post
 
@@ -69,14 +69,16 @@ async def test_the_database_refuses_every_other_move_whoever_asks(
     assert known.state == state
 
 
-async def test_a_post_begins_as_an_intent(store: Store) -> None:
+@pytest.mark.parametrize("state", sorted(FOLLOWS.keys() - BEGINS))
+async def test_a_post_begins_as_an_intent_or_is_held(store: Store, state: State) -> None:
     with pytest.raises(DBAPIError, match="begins as intent"):
         async with store.engine.begin() as connection:
             await connection.execute(
                 text(
                     "INSERT INTO ledger (post_id, kind, account, state, attempt, publisher, labels,"
-                    " intent_at) VALUES ('x', 'offer', 'a', 'sent', 1, 'p', '{}', now())"
-                )
+                    " intent_at) VALUES ('x', 'offer', 'a', :state, 1, 'p', '{}', now())"
+                ),
+                {"state": state},
             )
 
 
@@ -112,16 +114,6 @@ async def test_posts_written_together_are_answered_each(store: Store) -> None:
         *(store.record_intent(p, attempt=1, fence=1, at=Clock().now()) for p in (one, two, one))
     )
     assert found == [True, True, False]
-
-
-async def test_a_withdrawn_intent_may_be_written_again_and_a_failed_one_by_a_new_attempt(
-    store: Store,
-) -> None:
-    withdrawn, failed = await a_row(store, "withdrawn"), await a_row(store, "failed")
-    now = Clock().now()
-    assert await store.record_intent(withdrawn, attempt=1, fence=2, at=now)
-    assert not await store.record_intent(failed, attempt=1, fence=2, at=now)
-    assert await store.record_intent(failed, attempt=2, fence=2, at=now)
 
 
 async def test_what_was_settled_long_ago_moves_into_a_partition_and_is_found_there(

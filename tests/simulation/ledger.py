@@ -15,7 +15,7 @@ from services.publisher.channels import NotSent, Publication, Retracted, Unknown
 from services.publisher.channels.threads import Part, Threads
 from services.publisher.gate import Cleared
 from services.publisher.ledger import Attempt, Capabilities, Entry, State, before
-from services.publisher.store import Intent, Sent, Store
+from services.publisher.store import Intent, Sent, Store, Withdrawn
 
 SLOW = 0.1  # How often a network takes long when nothing is wrong with it.
 
@@ -55,37 +55,50 @@ class MemoryStore(Store):
 
     def _intend(self, one: Intent) -> bool:
         known = self.rows.get(one.post.post_id)
-        again = known is not None and (
-            (known.state == "failed" and known.attempt < one.attempt)
-            or (known.state == "withdrawn" and known.attempt <= one.attempt)
-        )
+        again = known is not None and _may_be_tried(known, one.attempt)
         if known is not None and not again:
             return False
-        post = one.post
-        base = known or Entry(
-            post_id=post.post_id, kind=post.kind, account=post.account, state="intent",
-            attempt=one.attempt, labels=dict(post.labels), incident_id=post.incident_id,
-            intent_at=one.at, done_at=None, publication=None, url=None, detail="", hold_id=None,
-            publisher=self.publisher, fence=one.fence, fence_begun_at=None, begun_at=None,
-            attempts=[],
-        )  # fmt: skip
         self._put(
             replace(
-                base, state="intent", attempt=one.attempt, publisher=self.publisher,
-                fence=one.fence, intent_at=one.at, done_at=None,
+                known or self._new(one), state="intent", attempt=one.attempt, publisher=self.publisher,
+                fence=one.fence, intent_at=one.at, done_at=None, hold_id=None, detail="",
             )
         )  # fmt: skip
         return True
+
+    def _new(self, one: Intent | Withdrawn) -> Entry:
+        post = one.post
+        return Entry(
+            post_id=post.post_id, kind=post.kind, account=post.account, state="intent",
+            attempt=one.attempt, labels=dict(post.labels), incident_id=post.incident_id,
+            intent_at=one.at, done_at=None, publication=None, url=None, detail="", hold_id=None,
+            publisher=self.publisher, fence=None, fence_begun_at=None, begun_at=None, attempts=[],
+        )  # fmt: skip
 
     def _put(self, entry: Entry) -> None:
         self.rows[entry.post_id] = entry
         self.rows.changed[entry.post_id] = self.clock.now()
 
-    async def withdraw_intent(self, post_id: str, *, why: str = "") -> None:
+    async def _record_withdrawn(self, given: list[Withdrawn]) -> list[bool]:
         async with self._take_turn():
-            known = self.rows.get(post_id)
-            if known and known.state == "intent" and known.publisher == self.publisher:
-                self._put(replace(known, state="withdrawn", detail=why, done_at=self.clock.now()))
+            return [self._withdraw(one) for one in given]
+
+    def _withdraw(self, one: Withdrawn) -> bool:
+        known = self.rows.get(one.post.post_id)
+        if one.is_ours:
+            may = (
+                known is not None and known.state == "intent" and known.publisher == self.publisher
+            )
+        else:
+            may = known is None or _may_be_tried(known, one.attempt)
+        if may:
+            self._put(
+                replace(
+                    known or self._new(one), state="withdrawn", attempt=one.attempt,
+                    publisher=self.publisher, done_at=one.at, detail=one.why, hold_id=one.hold_id,
+                )
+            )  # fmt: skip
+        return may
 
     async def adopt_intent(self, post_id: str) -> None:
         async with self._take_turn():
@@ -170,6 +183,10 @@ class MemoryStore(Store):
                 return False
             self.rows.changed[post_id] = self.clock.now()
             return True
+
+
+def _may_be_tried(known: Entry, attempt: int) -> bool:
+    return known.state in ("failed", "withdrawn") and known.attempt < attempt
 
 
 class Network:
