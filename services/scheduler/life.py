@@ -29,7 +29,7 @@ _RETRACTABLE: frozenset[State] = IN_HAND | {"published", "uncertain"}
 
 # What was published stays so: nothing but a retraction moves it on.
 _MOVES: dict[Result, frozenset[State]] = {
-    "published": IN_HAND | {"queued", "held", "review", "unapproved", "uncertain", "cancelled"},
+    "published": IN_HAND | CANCELLABLE | {"uncertain", "cancelled", "expired", "failed"},
     "held": IN_HAND,
     "expired": IN_HAND,
     "failed": IN_HAND,

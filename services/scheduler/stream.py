@@ -109,11 +109,11 @@ class Stream:
 
     async def keep_claiming(self) -> None:
         """Claim what falls due within a second, ten times a second, for ever."""
-        returned_at, pulse_s, look_s = await self.store.pulse(), self.clock.monotonic_s(), 0.0
+        returned_at, pulse_s, look_s = None, 0.0, 0.0
         while True:
             now_s = self.clock.monotonic_s()
             try:
-                if now_s - pulse_s > PULSE_S:
+                if returned_at is None or now_s - pulse_s > PULSE_S:
                     returned_at, pulse_s = await self.store.pulse(), now_s
                     await self.lanes.apply_pending()
                     self._claim(await self.store.claim_stale(), None)

@@ -111,6 +111,8 @@ def test_holds_are_judged_per_lane() -> None:
         ("retracted", "published", None),
         ("retraction_failed", "retracted", "retracted"),
         ("cancelled", "published", "published"),
+        ("expired", "published", "published"),
+        ("failed", "published", "published"),
     ],
 )
 def test_outcomes_move_offers(state: State, result: Result, then: State | None) -> None:
