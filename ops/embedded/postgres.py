@@ -6,6 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -28,7 +29,7 @@ def programs() -> Path:
     return folder
 
 
-def start(data: Path, *, port: int, log: Path) -> Child:
+def start(data: Path, *, port: int, log: Path, settings: Mapping[str, str] | None = None) -> Child:
     """Start the server on `port`, making the cluster the first time; returns before it is ready."""
     if not (data / "PG_VERSION").exists():
         _make_cluster(data)
@@ -47,11 +48,11 @@ def start(data: Path, *, port: int, log: Path) -> Child:
         "synchronous_commit": "on",  # The ledger's intent must survive what kills us.
         "timezone": "UTC",
         "log_timezone": "UTC",
-    }
-    settings = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
+    } | dict(settings or {})
+    given = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
     return Child(
         "postgres",
-        [str(programs() / "postgres"), "-D", str(data), *settings],
+        [str(programs() / "postgres"), "-D", str(data), *given],
         log=log,
         when_parent_dies="SIGINT",  # A fast shutdown.
         not_root=True,

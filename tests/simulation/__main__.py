@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import atexit
 import gc
 import importlib
 import multiprocessing
@@ -18,6 +19,7 @@ import sys
 import time
 from collections.abc import MutableMapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,7 @@ LIBRARIES = (
     "aiokafka", "babel.dates", "cloudevents.core.v1.event", "faststream.kafka", "jinja2.sandbox", "kafka.admin",
     "prometheus_client", "pydantic_settings", "pytest", "re2", "sqlalchemy.ext.asyncio", "structlog",
 )  # fmt: skip
+QUEUED_EVERY = 10
 GC_THRESHOLDS = (100_000, 50, 1_000)
 TABLE = Path(__file__).parents[2] / "docs" / "mutants.md"
 screen = Console()
@@ -47,7 +50,7 @@ def main() -> int:
     if wanted.mutant:
         mutants.put_in(wanted.mutant)
     if wanted.seed is not None:
-        return _one(wanted.seed, trace=wanted.trace)
+        return _one(wanted.seed, queued=wanted.queue, trace=wanted.trace)
     if wanted.jobs > 1:
         return _shared(wanted)
     return _many(wanted)
@@ -63,6 +66,10 @@ def _arguments() -> argparse.Namespace:
     made.add_argument("--first", type=int, default=0, help="the first seed")
     made.add_argument("--minutes", type=float, help="go on so long, whatever their number")
     made.add_argument("--jobs", type=int, default=1, help="processes beside each other")
+    made.add_argument(
+        "--queue", action="store_true",
+        help=f"every evening with real schedulers on PostgreSQL, not only each {QUEUED_EVERY}th",
+    )  # fmt: skip
     made.add_argument("--mutants", nargs="*", metavar="NAME", help="faults put into the code")
     made.add_argument("--keep", action="store_true", help="write their table to docs/mutants.md")
     made.add_argument("--mutant", help="one of them, in this process")
@@ -98,15 +105,26 @@ def _into_story(_: Any, __: str, said: MutableMapping[str, Any]) -> Any:
     raise structlog.DropEvent
 
 
-def _play(seed: int, *, without: frozenset[int] = frozenset()) -> Any:
+def _play(seed: int, *, queued: bool = False, without: frozenset[int] = frozenset()) -> Any:
     from tests.simulation.world import World
 
-    return World(seed, without=without).run()
+    queued = queued or seed % QUEUED_EVERY == QUEUED_EVERY - 1
+    return World(seed, without=without, server=_server() if queued else None).run()
 
 
-def _one(seed: int, *, trace: bool) -> int:
+@cache
+def _server() -> Any:
+    """Start a PostgreSQL of this process's own, for as long as it runs."""
+    from tests.simulation.database import Server
+
+    made = Server()
+    atexit.register(made.stop)
+    return made
+
+
+def _one(seed: int, *, queued: bool, trace: bool) -> int:
     _set_up(tells=True)
-    world = _play(seed)
+    world = _play(seed, queued=queued)
     if world.broken:
         world = _shrunk(world)
         screen.print(
@@ -121,7 +139,8 @@ def _one(seed: int, *, trace: bool) -> int:
 def _shrunk(world: Any) -> Any:
     """Leave out one fault after the other, as long as it breaks in the same way."""
     for number in range(1, world.misfortune.count + 1):
-        smaller = _play(world.seed, without=world.misfortune.without | {number})
+        less = world.misfortune.without | {number}
+        smaller = _play(world.seed, queued=world.is_queued, without=less)
         if smaller.broken:
             world = smaller
     return world
@@ -137,7 +156,7 @@ def _many(wanted: argparse.Namespace) -> int:
     )
     done, bad = 0, []
     for seed in seeds:
-        world = _play(seed)
+        world = _play(seed, queued=wanted.queue)
         done += 1
         if world.broken:
             bad.append(seed)
@@ -149,7 +168,7 @@ def _many(wanted: argparse.Namespace) -> int:
     taken_s = time.monotonic() - begin
     print(f"{done} schedules, {len(bad)} broken, {taken_s:.1f} s, {done / taken_s:.1f} schedules/s")
     for seed in bad[:3]:
-        print(f"  ./run simulate --seed {seed} --trace")
+        print(f"  ./run simulate --seed {seed} {'--queue ' * wanted.queue}--trace")
     return 1 if bad else 0
 
 
@@ -160,7 +179,7 @@ def _shared(wanted: argparse.Namespace) -> int:
     running = [
         subprocess.Popen(
             [*command, "--schedules", str(each), "--first", str(wanted.first + job * (each if not wanted.minutes else 10**9)),
-             *(["--minutes", str(wanted.minutes)] if wanted.minutes else [])]
+             *(["--minutes", str(wanted.minutes)] if wanted.minutes else []), *["--queue"] * wanted.queue]
         )
         for job in range(wanted.jobs)
     ]  # fmt: skip
@@ -204,7 +223,7 @@ def _mutant(name: str) -> Caught:
     mutants.put_in(name)
     _set_up(tells=False)
     for seed in range(MOST_SCHEDULES):
-        if broken := _play(seed).broken:
+        if broken := _play(seed, queued=mutants.MUTANTS[name].queued).broken:
             return Caught(name, is_caught=True, schedules=seed + 1, said=broken[0][:100])
     return Caught(name, is_caught=False, schedules=MOST_SCHEDULES, said="")
 

@@ -18,6 +18,11 @@ _OUTBOX, _DETECTOR = "services.detector.outbox", "services.detector.stream"
 _STREAM, _DELIVERY = "services.publisher.stream", "services.publisher.delivery"
 _GATE, _LEDGER = "services.publisher.gate", "services.publisher.ledger"
 _TAKE_BACK, _HOLDS = "services.publisher.takeback", "schemas.holds"
+_QUEUE, _LANES, _HANDS = (
+    "services.scheduler.store",
+    "services.scheduler.lane_store",
+    "services.scheduler.stream",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,7 @@ class Mutant:
 
     what: str
     changes: tuple[Change, ...]
+    queued: bool = False  # It needs the real queue.
 
 
 MUTANTS: dict[str, Mutant] = {
@@ -133,6 +139,37 @@ MUTANTS: dict[str, Mutant] = {
     "adopt_as_new": Mutant(
         "an intent that a dead publisher left is taken for one that was not sent",
         ((_DELIVERY, 'return await self._decide(job, "a publisher ended in the middle of the send")', "return False"),),
+    ),
+    "held_unwritten": Mutant(
+        "what the gate holds is said, and not written down",
+        ((_DELIVERY, "elif await self.store.record_withdrawn(", "elif not job.recorded or await self.store.record_withdrawn("),),
+        queued=True,
+    ),
+    "opened_in_1970": Mutant(
+        "a hold for lost records was opened before all time",
+        ((_DETECTOR, "            at=self.clock.now(),\n            body=gone,", "            at=datetime.fromtimestamp(0, UTC),\n            body=gone,"),),
+        queued=True,
+    ),
+    "stale_forgotten": Mutant(
+        "what a scheduler claimed that died is claimed by nobody again",
+        ((_QUEUE, "SELECT post_id FROM posts WHERE state = 'claimed'", "SELECT post_id FROM posts WHERE state = 'lost'"),),
+        queued=True,
+    ),
+    "sent_back_untold": Mutant(
+        "a lane is not told of what the gate sent back",
+        ((_QUEUE, "            if held:  # Its lane", "            if False:  # Its lane"),),
+        queued=True,
+    ),
+    "handed_early": Mutant(
+        "an offer counts as handed over before Kafka has it",
+        ((_HANDS, "        await asyncio.gather(*acks)\n",
+          "        self._handed += [post.post.post_id for _, _, post in due]\n        await asyncio.gather(*acks)\n"),),
+        queued=True,
+    ),
+    "recovered_unsettled": Mutant(
+        "a lane opens before what it kept back is settled",
+        ((_LANES, "if not await _recover_some(connection, lane)]", "]"),),
+        queued=True,
     ),
 }  # fmt: skip
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from itertools import count
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import pytest
@@ -23,6 +24,12 @@ from services.publisher.delivery import Delivery
 from services.publisher.paces import Paces
 from services.publisher.stream import Stream as PublisherStream
 from services.publisher.takeback import TakeBack
+from services.scheduler import desk as scheduler_desk
+from services.scheduler import store as scheduler_store
+from services.scheduler import stream as scheduler_stream
+from services.scheduler.lane_store import LaneStore
+from services.scheduler.store import Store
+from services.scheduler.stream import Stream as SchedulerStream
 from tests.simulation.clients import Admin, Broker, SnapshotConsumer
 from tests.simulation.ledger import MemoryStore, Rows
 from tests.simulation.log import Log
@@ -34,6 +41,9 @@ if TYPE_CHECKING:
 LEASE_S: Final = 0.25
 SNAPSHOT_EVERY_S: Final = 0.5  # Often, so that a schedule sees what follows.
 NAMES: Final = ("detector-1", "detector-2", "publisher-1", "publisher-2")
+SCHEDULERS: Final = ("scheduler-1", "scheduler-2")
+STALE_S: Final = 3.0  # Shorter than in life, as well.
+TICK_S: Final = 0.3  # Longer: each costs a dozen real round trips.
 
 
 class Ended(BaseException):
@@ -44,6 +54,8 @@ class Plant:
     """The processes of the services, and what they share: the ledger's rows."""
 
     def __init__(self, world: World) -> None:
+        self.database = world.database
+        self.names = (*NAMES, *SCHEDULERS) if self.database else NAMES
         self.world, self.loop, self.log, self.chance = world, world.loop, world.log, world.chance
         self.processes: dict[str, Process] = {}
         self.streams: dict[str, Any] = {}
@@ -63,7 +75,10 @@ class Plant:
         """Start a service."""
         process = self.processes[name] = Process(name)
         self.lives += 1
-        main = self._detector if name.startswith("detector") else self._publisher
+        kinds = {
+            "detector": self._detector, "publisher": self._publisher, "scheduler": self._scheduler,
+        }  # fmt: skip
+        main = kinds[name.partition("-")[0]]
         self.world.say(f"{name} starts")
         self.loop.spawn(process, self._run(process, main))
 
@@ -81,6 +96,8 @@ class Plant:
         if process.is_alive:
             self.world.say(f"{name} {why}")
             process.is_alive = False
+            if self.database is not None:
+                self.database.forget(process)
             self.loop.outside(self.chance.uniform(0.1, 2.5), lambda: self.begin(name))
 
     def _crash_of(self, process: Process) -> Callable[..., NoReturn]:
@@ -136,6 +153,23 @@ class Plant:
         async with kafka.background(crash, *loops):
             await self.loop.create_future()
 
+    async def _scheduler(self, process: Process) -> None:
+        assert self.database is not None, "without a queue there is no scheduler"
+        broker: Any = Broker(self.log, process)
+        crash, engine = self._crash_of(process), self.database.engine(process)
+        stream = SchedulerStream(
+            broker, Store(engine), LaneStore(engine), instance=process.name,
+            clock=SimClock(self.loop, process), registry=CollectorRegistry(), crash=crash,
+        )  # fmt: skip
+        self.streams[process.name] = stream
+        await stream.start()
+        loops = (
+            stream.keep_claiming(), stream.keep_handing_over(), stream.keep_recording(),
+            stream.keep_counting(), stream.keep_commits(),
+        )  # fmt: skip
+        async with kafka.background(crash, *loops):
+            await self.loop.create_future()
+
     @asynccontextmanager
     async def take_turn(self) -> AsyncIterator[None]:
         """Go to the database and back; a fault may come before the commit, or behind it."""
@@ -162,8 +196,12 @@ def in_place(log: Log) -> Iterator[None]:
         assert process is not None
         return SnapshotConsumer(log, process)
 
+    numbers = count()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(detector_store, "AIOKafkaConsumer", consumer)
         patch.setattr(publisher_partitions, "AIOKafkaAdminClient", lambda **_: Admin(log))
         patch.setattr(detector_stream, "SNAPSHOT_EVERY_S", SNAPSHOT_EVERY_S)
+        patch.setattr(scheduler_store, "CLAIM_STALE_S", STALE_S)
+        patch.setattr(scheduler_stream, "TICK_S", TICK_S)
+        patch.setattr(scheduler_desk, "new_id", lambda: f"offer-{next(numbers)}")
         yield

@@ -16,7 +16,7 @@ SCHEDULES = 100
 # By docs/mutants.md these take twenty to some hundred schedules: `./run simulate --mutants` has the time.
 SLOW = {
     "snapshot_early", "gap_unseen", "stale_records", "left_retracting",
-    "echo_after_failed", "adopt_as_new", "one_partition",
+    "echo_after_failed", "adopt_as_new", "one_partition", "handed_early", "sent_back_untold",
 }  # fmt: skip
 
 
@@ -32,9 +32,11 @@ def test_the_promise_holds_in_some_hundred_evenings() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_seed_replays_exactly() -> None:
-    first, second = (simulate("--seed", "7", "--trace").stdout for _ in range(2))
+@pytest.mark.parametrize("how", [[], ["--queue"]])
+def test_a_seed_replays_exactly(how: list[str]) -> None:
+    first, second = (simulate("--seed", "7", "--trace", *how).stdout for _ in range(2))
     assert "faults end" in first
+    assert ("scheduler-1 starts" in first) == bool(how)
     assert "detector-1: folded" in first, "the services' own logs are part of the story"
     assert first == second
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
 
@@ -21,39 +20,32 @@ from schemas import envelope
 from schemas.base import Record
 from schemas.disruptions import Disruption, PolicyApplied, ReleaseHold
 from schemas.incidents import StatusUpdate
-from schemas.posts import DuePost, Outcome, Post
+from schemas.posts import Outcome, Post
 from schemas.topics import DISRUPTIONS, DUE, OUTCOMES, TOPICS, UPDATES, key_of
 from services.kit import broker as kafka
 from services.publisher.ledger import Capabilities
 from tests.builders import a_policy, a_rule
 from tests.simulation.clients import Broker
+from tests.simulation.database import Database, Server
 from tests.simulation.ledger import Network
 from tests.simulation.log import Log, Stored
 from tests.simulation.loop import EPOCH, Loop, Process, Stuck
 from tests.simulation.misfortune import Misfortune
-from tests.simulation.plant import LEASE_S, NAMES, Plant, in_place
+from tests.simulation.offers import LINES, NETWORKS, Direct, Offers, Queued
+from tests.simulation.plant import LEASE_S, Plant, in_place
 
 FAULTS_S: Final = 6.0
 SETTLE_S: Final = 120.0  # Made-up time: a rebalance, a void fence, retries.
 LOOK_S: Final = 0.25
-NETWORKS: Final = ("northlink", "southlink")
-LINES: Final = ("coast", "valley")
 TAKE_BACK_S: Final = 120
-
-
-@dataclass
-class Known:
-    """An offer as the world knows it."""
-
-    post: Post
-    attempt: int = 1
-    results: list[str] = field(default_factory=list)
 
 
 class World:
     """One schedule."""
 
-    def __init__(self, seed: int, *, without: frozenset[int] = frozenset()) -> None:
+    def __init__(
+        self, seed: int, *, without: frozenset[int] = frozenset(), server: Server | None = None
+    ) -> None:
         self.seed, self.chance, self.loop = seed, random.Random(seed), Loop()
         self.broken: list[str] = []
         self.is_over, self.written = False, 0
@@ -73,13 +65,14 @@ class World:
         }
         for network in self.networks.values():
             network.on_begin = self.check_silence
+        self.harness, self.is_queued = Process("world"), server is not None
+        self.database = None if server is None else Database(server, self)
+        self.offers: Offers = Queued(self, self.database) if self.database else Direct(self)
         self.plant = Plant(self)
         self.misfortune = Misfortune(self, without=without)
-        self.offers: dict[str, Known] = {}
         # Scope to id to when acknowledged.
         self.stands: dict[tuple[str, str], dict[str, float]] = {}
         self.updates: set[str] = set()
-        self.harness = Process("world")
 
     def say(self, text: str) -> None:
         self.story.append(f"{self.loop.now_s:8.4f}  {text}")
@@ -93,25 +86,14 @@ class World:
             self.updates.add(found.record.update_id)
             return
         assert isinstance(found.record, Outcome)
-        self._on_outcome(found.record)
-
-    def _on_outcome(self, outcome: Outcome) -> None:
-        known = self.offers.get(outcome.post_id)
-        if known is None:
-            return
-        self.say(f"outcome of {outcome.post_id}: {outcome.result} {outcome.reason}")
-        known.results.append(outcome.result)
-        if outcome.result == "held" and outcome.attempt == known.attempt:
-            # As the scheduler does when the hold has ended; here a little later.
-            known.attempt += 1
-            again = DuePost(post=known.post, attempt=known.attempt)
-            wait_s = self.chance.uniform(0.5, 2)
-            self.loop.outside(wait_s, lambda: self.spawn(self._write(DUE.name, again)))
+        self.offers.on_outcome(found.record)
 
     def check_silence(self, post: Post) -> None:
         """Look, when an offer begins to go out, whether it may."""
         if post.kind == "update":
             return
+        if why := self.offers.objection(post.post_id):
+            self.fail(f"{post.post_id} goes out; {why}")
         scope = (post.labels["network"], post.labels["line"])
         for name, at_s in self.stands.get(scope, {}).items():
             if at_s + LEASE_S <= self.loop.now_s:
@@ -128,7 +110,7 @@ class World:
         """Begin something that belongs to no service."""
         self.loop.spawn(self.harness, act)
 
-    async def _write(self, topic: str, record: Record, *, partition: int | None = None) -> Stored:
+    async def write(self, topic: str, record: Record, *, partition: int | None = None) -> Stored:
         self.written += 1
         headers = envelope.write_headers(
             record, event_id=f"event-{self.written}", source="/control-room",
@@ -154,24 +136,10 @@ class World:
         scope = self.stands.setdefault((network, line), {})
         if is_over:
             scope.pop(name, None)  # From here on it may end.
-        await self._write(DISRUPTIONS.name, record)
+        await self.write(DISRUPTIONS.name, record)
         if not is_over:
             scope[name] = self.loop.now_s
         self.say(f"{name} on {network}/{line} is {'over' if is_over else 'acknowledged'}")
-
-    async def hand_over(self) -> None:
-        number = len(self.offers)
-        now = EPOCH + timedelta(seconds=self.loop.now_s)
-        post = Post(
-            post_id=f"offer-{number}", kind="offer",
-            account=self.chance.choice(sorted(self.networks)), text="Weekend from 29",
-            thread=("There", "and back")[: self.chance.choice((0, 0, 1, 2))],
-            labels={"network": self.chance.choice(NETWORKS), "line": self.chance.choice(LINES)},
-            due_at=now, latest_at=now + timedelta(hours=1),
-        )  # fmt: skip
-        self.offers[post.post_id] = Known(post)
-        self.say(f"{post.post_id} is due on {post.account}, {post.labels}")
-        await self._write(DUE.name, DuePost(post=post, attempt=1))
 
     async def evening(self) -> None:
         """Offers and disruptions at random times, while faults last."""
@@ -179,7 +147,7 @@ class World:
         while self.loop.now_s < FAULTS_S:
             await asyncio.sleep(self.chance.expovariate(4))
             if self.chance.random() < 0.6:
-                self.spawn(self.hand_over())
+                self.spawn(self.offers.add())
                 continue
             standing = [(s, n) for s, names_ in self.stands.items() for n in names_]
             if standing and self.chance.random() < 0.4:
@@ -195,8 +163,9 @@ class World:
         self.outside: Any = Broker(self.log, self.harness)
         policy = PolicyApplied(policy=a_policy(a_rule(take_back_s=TAKE_BACK_S)), author="setup")
         for partition in range(DISRUPTIONS.partitions):
-            await self._write(DISRUPTIONS.name, policy, partition=partition)
-        for name in NAMES:
+            await self.write(DISRUPTIONS.name, policy, partition=partition)
+        await self.offers.begin()
+        for name in self.plant.names:
             self.plant.begin(name)
         self.spawn(self.misfortune.draw())
         await self.evening()
@@ -209,7 +178,7 @@ class World:
                 await self.report(network, line, name, is_over=True)
         self.spawn(self._release_precautions())
         await self._until("every hold is released", self._is_released)
-        await self._until("every offer is accounted for", self._is_accounted_for)
+        await self._until("every offer is accounted for", self.offers.unsettled)
         await self._until("every update was said", self._is_said)
         self._stands_once()
 
@@ -220,7 +189,7 @@ class World:
             for hold_id in sorted(held):
                 over = ReleaseHold(hold_id=hold_id, reason="all is over", author="maya")
                 for partition in range(DISRUPTIONS.partitions):
-                    await self._write(DISRUPTIONS.name, over, partition=partition)
+                    await self.write(DISRUPTIONS.name, over, partition=partition)
             await asyncio.sleep(1)
 
     async def _until(self, what: str, look: Callable[[], Any]) -> None:
@@ -260,13 +229,6 @@ class World:
             for hold in stream.holds
         ]
 
-    def _is_accounted_for(self) -> list[str]:
-        return [
-            post_id
-            for post_id, known in self.offers.items()
-            if not known.results or known.results[-1] == "held"
-        ]
-
     def _is_said(self) -> list[str]:
         said = set(self.networks["social"].made)
         return [u for u in sorted(self.updates) if f"{u}.social.en" not in said]
@@ -274,7 +236,9 @@ class World:
     def _stands_once(self) -> None:
         for network in self.networks.values():
             for key, count in network.made.items():
-                if key.split(".")[0] in self.offers and count > 1:  # A thread's parts have numbers.
+                if (
+                    key.split(".")[0] in self.offers.results and count > 1
+                ):  # A thread's parts have numbers.
                     self.fail(f"{key} was made {count} times on {network.name}")
 
     def run(self) -> World:
