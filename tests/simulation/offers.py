@@ -1,7 +1,7 @@
 """Where a schedule's offers come from: handed over by us, or from the real queue, by real schedulers.
 
 `Direct` hands each over when it is due, and again when the gate sent it back. `Queued` is marketing: it queues
-offers in campaigns of all recovery plans, cancels some, and decides on what a stop has left to a person.
+offers in campaigns of all recovery plans, cancels and changes some, pauses a campaign, and decides on what a stop has left to a person.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from schemas.posts import DuePost, Outcome, Post
 from schemas.topics import DUE
 from services.scheduler import campaign_desk, desk
 from services.scheduler.bodies import CampaignBody
-from services.scheduler.lane_store import LaneStore, lane_of
+from services.scheduler.lane_store import LaneStore, lane_of, set_running
+from services.scheduler.life import EDITABLE
 from tests.simulation.database import Database
 from tests.simulation.loop import EPOCH
 
@@ -32,7 +33,7 @@ PLANS: Final[tuple[dict[str, Any], ...]] = (
 QUIET_S: Final = 1
 DUE_IN_S: Final = 2.0
 DECIDES_EVERY_S: Final = 1.0
-CANCELS: Final = 0.2  # How often marketing cancels one of its offers, whenever it looks.
+MEDDLES: Final = 0.5  # How often marketing changes its mind, whenever it looks.
 AGAIN_S: Final = 0.2
 ENDS: Final = frozenset(
     {"published", "expired", "failed", "uncertain", "retracted", "retraction_failed", "cancelled"}
@@ -58,7 +59,7 @@ class Offers:
             self.results[outcome.post_id].append(outcome.result)
             self.world.say(f"outcome of {outcome.post_id}: {outcome.result} {outcome.reason}")
 
-    def objection(self, post_id: str) -> str:
+    def objection(self, post: Post) -> str:
         """Say why an offer must not begin to go out, hold or no hold."""
         return ""
 
@@ -113,7 +114,9 @@ class Queued(Offers):
         self.engine: Any = self.database.engine(world.harness)
         self.lanes = LaneStore(self.engine)
         self.campaigns: list[str] = []
-        self.cancelled: set[str] = set()
+        self.forbidden: dict[str, str] = {}
+        self.texts: dict[str, str] = {}
+        self.paused: set[str] = set()
         self.added: set[str] = set()
         self.count = 0
 
@@ -166,7 +169,8 @@ class Queued(Offers):
         return self.database.now() + timedelta(seconds=later_s)
 
     async def _keep_deciding(self) -> None:
-        """Cancel an offer now and then while the evening lasts, and let no review wait."""
+        """Change, cancel and pause while the evening lasts; let no review wait, and no campaign rest."""
+        acts = (self._cancel, self._cancel, self._change, self._change, self._pause)
         while True:
             await asyncio.sleep(self.chance.expovariate(1 / DECIDES_EVERY_S))
             try:
@@ -174,8 +178,10 @@ class Queued(Offers):
                 for row in rows:
                     if row["state"] in ("review", "unapproved"):
                         await self._approve(row["post_id"])
-                if rows and self.chance.random() < CANCELS * self.world.misfortune.are_on:
-                    await self._cancel(self.chance.choice(rows)["post_id"])
+                if not self.world.misfortune.are_on:
+                    await self._resume()
+                elif rows and self.chance.random() < MEDDLES:
+                    await self.chance.choice(acts)(self.chance.choice(rows))
             except SQLAlchemyError:
                 continue
 
@@ -191,20 +197,49 @@ class Queued(Offers):
         self.world.say(f"{post_id} is approved")
         await self.lanes.expect({row["lane_id"]: at})
 
-    async def _cancel(self, post_id: str) -> None:
+    async def _cancel(self, row: Any) -> None:
         async with self.engine.begin() as connection:
-            done = await desk.cancel_post(connection, post_id, author="ada")
-        self.world.say(f"{post_id} is to be cancelled: {done}")
+            done = await desk.cancel_post(connection, row["post_id"], author="ada")
+        self.world.say(f"{row['post_id']} is to be cancelled: {done}")
         if done == "cancelled":
-            self.cancelled.add(post_id)
+            self.forbidden[row["post_id"]] = "it was cancelled"
+
+    async def _change(self, row: Any) -> None:
+        """Give an offer other words, where it may have them."""
+        post_id = row["post_id"]
+        async with self.engine.begin() as connection:
+            now = await desk.lock_post(connection, post_id)
+            if now is None or now["state"] not in EDITABLE:
+                return
+            new = f"{now['text']}!"
+            self.texts.pop(post_id, None)  # Until it is answered either may be right.
+            await desk.change_post(connection, post_id, {"text": new}, author="ada")
+        self.texts[post_id] = new
+        self.world.say(f"{post_id} has other words")
+
+    async def _pause(self, row: Any) -> None:
+        async with self.engine.begin() as connection:
+            await set_running(connection, row["campaign_id"], running=False)
+        self.paused.add(row["campaign_id"])
+        self.world.say("a campaign is paused")
+
+    async def _resume(self) -> None:
+        for campaign in sorted(self.paused, key=self.campaigns.index):
+            async with self.engine.begin() as connection:
+                await set_running(connection, campaign, running=True)
+            self.paused.discard(campaign)
+            self.world.say("a campaign goes on")
 
     def _rows(self) -> list[Any]:
         return self.database.server.read(
-            "SELECT post_id, external_id, state, attempt FROM posts ORDER BY number"
+            "SELECT post_id, external_id, state, campaign_id FROM posts ORDER BY number"
         )
 
-    def objection(self, post_id: str) -> str:
-        return "it was cancelled" if post_id in self.cancelled else ""
+    def objection(self, post: Post) -> str:
+        if post.post_id in self.forbidden:
+            return self.forbidden[post.post_id]
+        said = self.texts.get(post.post_id, post.text)
+        return f"its words are {said!r} now, not {post.text!r}" if post.text != said else ""
 
     def unsettled(self) -> list[str]:
         """Return the offers that have not ended, or of which the queue says another end than the network."""

@@ -92,7 +92,7 @@ class World:
         """Look, when an offer begins to go out, whether it may."""
         if post.kind == "update":
             return
-        if why := self.offers.objection(post.post_id):
+        if why := self.offers.objection(post):
             self.fail(f"{post.post_id} goes out; {why}")
         scope = (post.labels["network"], post.labels["line"])
         for name, at_s in self.stands.get(scope, {}).items():
