@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ops.embedded.nursery import Nursery
 from ops.embedded.system import System
 from tests.builders import at_once
 from tests.engines import Engines, engines
@@ -25,13 +27,23 @@ def test_engines() -> Iterator[Engines]:
 
 
 @pytest.fixture(scope="session")
-def system(test_engines: Engines, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+    """Return what has imported the services, once for all systems of this process."""
+    made = Nursery(tmp_path_factory.mktemp("nursery") / "nursery.log")
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def system(
+    test_engines: Engines, nursery: Nursery, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[System]:
     """Return the running system. Tests share it: each speaks of a network of its own."""
     if test_engines.kafka:
         os.environ["INTERLOCK_KAFKA"] = test_engines.kafka
         os.environ["INTERLOCK_DATABASE"] = test_engines.database
     folder = tmp_path_factory.mktemp("system")
-    with System(folder, progress=lambda _: None, replicas=1) as running:
+    with System(folder, progress=lambda _: None, replicas=1, nursery=nursery) as running:
         with running.client("detector", "admin") as admin:
             admin.put("/v1/policy", json=at_once()).raise_for_status()
         yield running
@@ -66,10 +78,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture
-def own_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[System]:
-    """Return a system of this test's own, for what cannot be undone."""
+def new_system(
+    tmp_path: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., System]:
+    """Return what makes a system with engines of this test's own, for what cannot be undone."""
     for name in ("INTERLOCK_KAFKA", "INTERLOCK_DATABASE"):
         monkeypatch.delenv(name, raising=False)
-    env = {"INTERLOCK_REQUESTS_PER_MINUTE": "0"}
-    with System(tmp_path, progress=lambda _: None, env=env) as running:
+    return partial(System, tmp_path, progress=lambda _: None, nursery=nursery)
+
+
+@pytest.fixture
+def own_system(new_system: Callable[..., System]) -> Iterator[System]:
+    with new_system(env={"INTERLOCK_REQUESTS_PER_MINUTE": "0"}) as running:
         yield running

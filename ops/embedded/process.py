@@ -13,7 +13,10 @@ import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
+
+if TYPE_CHECKING:
+    from ops.embedded.nursery import Forked, Nursery
 
 CHILD: Final = Path(__file__).with_name("child.py")
 LOG_BYTES: Final = 10_000_000
@@ -41,11 +44,17 @@ class Child:
         env: Mapping[str, str] | None = None,
         when_parent_dies: Literal["SIGKILL", "SIGTERM", "SIGINT"] = "SIGKILL",
         not_root: bool = False,
+        nursery: Nursery | None = None,
     ) -> None:
+        """Start it; a Python module may be forked from a nursery that has imported it."""
         self.name, self.log = name, log
         log.parent.mkdir(parents=True, exist_ok=True)
         if log.exists() and log.stat().st_size > LOG_BYTES:
             log.replace(log.with_suffix(".old.log"))
+        self.process: subprocess.Popen[bytes] | Forked
+        if nursery is not None and list(command[:2]) == [sys.executable, "-m"]:
+            self.process = nursery.fork(command[2:], env=env or os.environ, log=log)
+            return
         with log.open("ab") as out:
             self.process = subprocess.Popen(
                 [

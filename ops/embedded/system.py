@@ -21,6 +21,7 @@ import httpx
 
 from ops.embedded import kafka, postgres
 from ops.embedded.files import development_keys, make_accounts, make_labels, make_sources
+from ops.embedded.nursery import Nursery
 from ops.embedded.process import (
     CannotStart,
     Child,
@@ -58,13 +59,16 @@ class System:
         copies: dict[str, int] | None = None,
         brokers: int = 1,
         replicas: int = 3,
+        nursery: Nursery | None = None,
     ) -> None:
         self.data, self.progress, self.with_sandbox = data.resolve(), progress, sandbox
         self.wanted_ports, self.extra_env = ports or {}, env or {}
         self.copies = copies or {}
         self.brokers = [f"kafka-{number + 1}" if number else "kafka" for number in range(brokers)]
         self.replicas = replicas  # Of a Kafka that is not ours; ours has one on each broker.
+        self.nursery = nursery  # Ours, if none is given.
         self.launch: dict[str, list[str]] = {}  # Other commands for services: tests break them.
+        self.env_of: dict[str, dict[str, str]] = {}  # What one service is told besides.
         self.children: dict[str, Child] = {}
         self.restarts: dict[str, int] = {}
         self.ports: dict[str, int] = {}
@@ -76,6 +80,9 @@ class System:
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             stack.enter_context(locked(self.data))
+            if self.nursery is None:  # Importing takes as long as the engines' start: beside it.
+                self.nursery = Nursery(self.data / "logs" / "nursery.log")
+                stack.callback(self.nursery.close)
             stack.callback(self.stop)
             self._start()
             self._until_stopped = stack.pop_all()
@@ -188,9 +195,10 @@ class System:
             "SANDBOX_RECORD": str(self.data / "sandbox.jsonl"),
             "PYTHONPATH": str(Path(__file__).parents[2]),
             **self.extra_env,
+            **self.env_of.get(name, {}),
         }
         log = self.data / "logs" / f"{name}.log"
-        self.children[name] = Child(name, command, log=log, env=env)
+        self.children[name] = Child(name, command, log=log, env=env, nursery=self.nursery)
 
     def address(self, name: str) -> str:
         """Return where a service listens."""

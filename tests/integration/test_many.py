@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -18,12 +17,9 @@ OFFERS = 60
 
 
 @pytest.fixture
-def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[System]:
+def pair(new_system: Callable[..., System]) -> Iterator[System]:
     """Return a system with two of each service."""
-    for name in ("INTERLOCK_KAFKA", "INTERLOCK_DATABASE"):
-        monkeypatch.delenv(name, raising=False)
-    two = {"detector": 2, "publisher": 2, "scheduler": 2}
-    with System(tmp_path, progress=lambda _: None, copies=two) as running:
+    with new_system(copies={"detector": 2, "publisher": 2, "scheduler": 2}) as running:
         with running.client("detector", "admin") as admin:
             policy = read_policy(DEFAULT).model_dump(mode="json")
             admin.put("/v1/policy", json=policy).raise_for_status()

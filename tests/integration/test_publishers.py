@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -23,10 +23,8 @@ COUNTS = [4, 8] if os.environ.get("INTERLOCK_LONG") else [4]  # Eight take two m
 
 @pytest.fixture
 def many(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    tmp_path: Path, new_system: Callable[..., System], request: pytest.FixtureRequest
 ) -> Iterator[System]:
-    for name in ("INTERLOCK_KAFKA", "INTERLOCK_DATABASE"):
-        monkeypatch.delenv(name, raising=False)
     sandbox = free_port()
     known = {
         name: {"channel": "mastodon", "url": f"http://127.0.0.1:{sandbox}", "token": name}
@@ -34,7 +32,7 @@ def many(
     }
     (tmp_path / "accounts.yaml").write_text(yaml.safe_dump({"accounts": known}))
     copies, ports = {"publisher": request.param}, {"sandbox": sandbox}
-    with System(tmp_path, progress=lambda _: None, copies=copies, ports=ports) as running:
+    with new_system(copies=copies, ports=ports) as running:
         with running.client("detector", "admin") as admin:
             policy = read_policy(DEFAULT).model_dump(mode="json")
             admin.put("/v1/policy", json=policy).raise_for_status()

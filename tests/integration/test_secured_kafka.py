@@ -22,6 +22,7 @@ from kafka.admin import ACLFilter
 from kafka.errors import TopicAuthorizationFailedError
 from typer.testing import CliRunner
 
+from ops.embedded.nursery import Nursery
 from ops.embedded.system import SERVICES, System
 from schemas import envelope
 from schemas.base import Record
@@ -59,7 +60,10 @@ def signing(secured: Secured) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def guarded(
-    secured: Secured, signing: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+    secured: Secured,
+    signing: dict[str, Path],
+    nursery: Nursery,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[System]:
     """Return a system of which each service is a user of its own, and commands are signed."""
     with pytest.MonkeyPatch.context() as patch:
@@ -70,13 +74,9 @@ def guarded(
         assert told.exit_code == 0, told.output
         system = System(
             tmp_path_factory.mktemp("guarded"), progress=lambda _: None, replicas=1,
-            env={"INTERLOCK_SIGNING_KEYS": str(signing["detector"])},
+            env={"INTERLOCK_SIGNING_KEYS": str(signing["detector"])}, nursery=nursery,
         )  # fmt: skip
-        for name in SERVICES:
-            words = [f"{key}={value}" for key, value in secured.environment(name).items()]
-            system.launch[name] = [
-                "/usr/bin/env", *words, sys.executable, "-m", "services.cli", "serve", name,
-            ]  # fmt: skip
+        system.env_of |= {name: secured.environment(name) for name in SERVICES}
         with system:
             with system.client("detector", "admin") as admin:
                 admin.put("/v1/policy", json=at_once()).raise_for_status()

@@ -8,9 +8,8 @@ from __future__ import annotations
 import itertools
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,14 +35,9 @@ DETECTORS = ("detector", "detector-2", "detector-3", "detector-4")
 
 
 @pytest.fixture
-def four(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> Iterator[System]:
+def four(new_system: Callable[..., System], request: pytest.FixtureRequest) -> Iterator[System]:
     """Return a system with four detectors; with a mutant of them, see tests/mutant.py, if one is named."""
-    for name in ("INTERLOCK_KAFKA", "INTERLOCK_DATABASE"):
-        monkeypatch.delenv(name, raising=False)
-    copies = {"detector": 4}
-    made = System(tmp_path, progress=lambda _: None, copies=copies, sandbox=False)
+    made = new_system(copies={"detector": 4}, sandbox=False)
     if mutant := getattr(request, "param", None):
         command = [sys.executable, "-m", "tests.mutant", mutant, "detector"]
         made.launch |= dict.fromkeys(DETECTORS, command)
