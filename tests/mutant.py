@@ -21,7 +21,7 @@ from services.detector import stream as detector_stream
 from services.detector.state import State, Turn
 from services.detector.store import Restored
 from services.kit.cluster import Cluster
-from services.publisher import stream as publisher_stream
+from services.publisher import gatekeeper
 from services.publisher.channels import mastodon
 from services.publisher.gate import Cleared, Held, Verdict, judge
 from services.publisher.takeback import TakeBack
@@ -39,7 +39,7 @@ def no_gate() -> None:
     def always(post: Post, **_: Any) -> Verdict:
         return Cleared(post, until_s=math.inf, fence=None)
 
-    put(publisher_stream, "judge", always)
+    put(gatekeeper, "judge", always)
 
 
 def no_fence() -> None:
@@ -49,7 +49,7 @@ def no_fence() -> None:
         hold = open_holds.covering(post.labels) if post.kind == "offer" else None
         return Held(post, hold.hold_id, hold.reason) if hold else Cleared(post, math.inf, None)
 
-    put(publisher_stream, "judge", trusting)
+    put(gatekeeper, "judge", trusting)
 
 
 def no_take_back() -> None:
@@ -68,7 +68,7 @@ def updates_wait() -> None:
     def alike(post: Post, **known: Any) -> Verdict:
         return judge(post.model_copy(update={"kind": "offer"}), **known)
 
-    put(publisher_stream, "judge", alike)
+    put(gatekeeper, "judge", alike)
 
 
 def fresh_keys() -> None:

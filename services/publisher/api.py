@@ -123,15 +123,16 @@ def _add_ledger(router: APIRouter, stream: Stream, store: Store, archive: Archiv
     @router.get("/v1/gate")
     async def read_gate(_: Caller = require(*READERS)) -> dict[str, Any]:
         """Return the gate as it stands: what offers wait for."""
-        age_s = stream.fence_age_s()
-        state: Literal["open", "waiting"] = "open" if age_s < stream.lease_s else "waiting"
+        gate = stream.gate
+        passed, age_s = gate.passed, gate.fences.age_s()
+        state: Literal["open", "waiting"] = "open" if age_s < gate.lease_s else "waiting"
         return {
             "state": state,
-            "fence": stream.passed.number if stream.passed else None,
-            "fence_age_s": age_s if stream.passed else None,
-            "lease_s": stream.lease_s,
-            "waiting_offers": stream.waiting_count,
-            "open_holds": [hold.hold_id for hold in stream.holds],
+            "fence": passed.number if passed else None,
+            "fence_age_s": age_s if passed else None,
+            "lease_s": gate.lease_s,
+            "waiting_offers": gate.waiting_count,
+            "open_holds": [hold.hold_id for hold in gate.holds],
         }
 
 

@@ -148,7 +148,7 @@ def new_service(_: Settings) -> FastAPI:
                 kafka.background(
                     telemetry.crash,
                     Members(broker, settings.cluster, crash=telemetry.crash).keep_looking(),
-                    stream.keep_fences(),
+                    stream.gate.fences.keep_on(),
                     stream.keep_retractions(),
                     archive.keep_moving(),
                     audit.keep_checking(),
@@ -187,7 +187,7 @@ def _new_delivery(
 ) -> Delivery:
     shared: dict[str, Any] = {"clock": stream.clock, "emit": stream.outbox.emit_outcome}
     take_back = TakeBack(store, channels, accounts, paces, say=stream.say, **shared)
-    return Delivery(store, channels, stream, paces, take_back, **shared)
+    return Delivery(store, channels, stream.gate, paces, take_back, **shared)
 
 
 def _new_site(

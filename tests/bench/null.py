@@ -20,7 +20,7 @@ from schemas.posts import Post
 from services import cli
 from services.kit.telemetry import Clock
 from services.publisher import app as publisher_app
-from services.publisher import stream as publisher_stream
+from services.publisher import gatekeeper
 from services.publisher.channels import Publication, Retracted
 from services.publisher.gate import Cleared, Held, Verdict
 from services.publisher.ledger import Capabilities
@@ -67,7 +67,7 @@ def main() -> None:
     seen = Path(os.environ["NULL_SEEN"])
     put(publisher_app, "_channel", lambda *_, **__: Null(float(per_s), seen))
     if fence == "no-fence":
-        put(publisher_stream, "judge", trusting)
+        put(gatekeeper, "judge", trusting)
     sys.argv = ["interlock", "serve", "publisher"]
     cli.main()
 

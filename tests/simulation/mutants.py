@@ -16,6 +16,7 @@ from typing import Any
 Change = tuple[str, str, str]  # Module, what is there, what stands in its place.
 _OUTBOX, _DETECTOR = "services.detector.outbox", "services.detector.stream"
 _STREAM, _DELIVERY = "services.publisher.stream", "services.publisher.delivery"
+_FENCES = "services.publisher.fences"
 _GATE, _LEDGER = "services.publisher.gate", "services.publisher.ledger"
 _TAKE_BACK, _HOLDS = "services.publisher.takeback", "schemas.holds"
 _QUEUE, _LANES, _HANDS = (
@@ -41,7 +42,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "one_partition": Mutant(
         "one partition's echo is enough",
-        ((_STREAM, "now_s=begun_s, partitions=DISRUPTIONS.partitions)", "now_s=begun_s, partitions=1)"),),
+        ((_FENCES, "now_s=begun_s, partitions=DISRUPTIONS.partitions)", "now_s=begun_s, partitions=1)"),),
     ),
     "holds_late": Mutant(
         "an echo overtakes the holds before it",
@@ -87,7 +88,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "lease_from_echo": Mutant(
         "the lease measured from the echo",
-        ((_STREAM, "Passed(number=fence.number, begun_s=fence.begun_s,", "Passed(number=fence.number, begun_s=now_s,"),),
+        ((_FENCES, "Passed(number=fence.number, begun_s=fence.begun_s,", "Passed(number=fence.number, begun_s=now_s,"),),
     ),
     "no_last_check": Mutant(
         "no look at the lease right before the send",

@@ -143,11 +143,11 @@ class Plant:
             "chance": self.chance.random,
         }
         take_back = TakeBack(store, channels, self.accounts, paces, say=stream.say, **shared)
-        stream.deliver_by(Delivery(store, channels, stream, paces, take_back, **shared))
+        stream.deliver_by(Delivery(store, channels, stream.gate, paces, take_back, **shared))
         self.streams[process.name] = stream
         await stream.start()
         loops = (
-            stream.keep_fences(), stream.keep_retractions(),
+            stream.gate.fences.keep_on(), stream.keep_retractions(),
             stream.due.keep_commits(), stream.updates.keep_commits(),
         )  # fmt: skip
         async with kafka.background(crash, *loops):

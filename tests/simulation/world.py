@@ -185,7 +185,9 @@ class World:
     async def _release_precautions(self) -> None:
         """Release, as a person would, what is held since records were lost, and what lost its end."""
         while self.misfortune.cuts:
-            held = {hold.hold_id for stream in self.plant.publishers() for hold in stream.holds}
+            held = {
+                hold.hold_id for stream in self.plant.publishers() for hold in stream.gate.holds
+            }
             for hold_id in sorted(held):
                 over = ReleaseHold(hold_id=hold_id, reason="all is over", author="maya")
                 for partition in range(DISRUPTIONS.partitions):
@@ -204,7 +206,7 @@ class World:
             f"{network}/{line} at {stream.publisher}"
             for (network, line), names in sorted(self.stands.items())
             for stream in self.plant.publishers()
-            if names and stream.holds.covering({"network": network, "line": line}) is None
+            if names and stream.gate.holds.covering({"network": network, "line": line}) is None
         ]
 
     def _is_taken_back(self) -> list[str]:
@@ -226,7 +228,7 @@ class World:
         return [
             f"{hold.hold_id} at {stream.publisher}"
             for stream in self.plant.publishers()
-            for hold in stream.holds
+            for hold in stream.gate.holds
         ]
 
     def _is_said(self) -> list[str]:
