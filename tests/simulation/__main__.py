@@ -50,7 +50,7 @@ def main() -> int:
     if wanted.mutant:
         mutants.put_in(wanted.mutant)
     if wanted.seed is not None:
-        return _one(wanted.seed, queued=wanted.queue, trace=wanted.trace)
+        return _one(wanted.seed, queued=wanted.queue or None, trace=wanted.trace)
     if wanted.jobs > 1:
         return _shared(wanted)
     return _many(wanted)
@@ -105,10 +105,11 @@ def _into_story(_: Any, __: str, said: MutableMapping[str, Any]) -> Any:
     raise structlog.DropEvent
 
 
-def _play(seed: int, *, queued: bool = False, without: frozenset[int] = frozenset()) -> Any:
+def _play(seed: int, *, queued: bool | None = None, without: frozenset[int] = frozenset()) -> Any:
     from tests.simulation.world import World
 
-    queued = queued or seed % QUEUED_EVERY == QUEUED_EVERY - 1
+    if queued is None:
+        queued = seed % QUEUED_EVERY == QUEUED_EVERY - 1
     return World(seed, without=without, server=_server() if queued else None).run()
 
 
@@ -122,7 +123,7 @@ def _server() -> Any:
     return made
 
 
-def _one(seed: int, *, queued: bool, trace: bool) -> int:
+def _one(seed: int, *, queued: bool | None, trace: bool) -> int:
     _set_up(tells=True)
     world = _play(seed, queued=queued)
     if world.broken:
@@ -156,7 +157,7 @@ def _many(wanted: argparse.Namespace) -> int:
     )
     done, bad = 0, []
     for seed in seeds:
-        world = _play(seed, queued=wanted.queue)
+        world = _play(seed, queued=wanted.queue or None)
         done += 1
         if world.broken:
             bad.append(seed)
