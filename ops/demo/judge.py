@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final
 
 Labels = Mapping[str, str]
@@ -74,6 +75,7 @@ class Verdict:
     late: list[Late] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)
     left_standing: list[str] = field(default_factory=list)  # Said to be taken back, and there.
+    unwanted: list[str] = field(default_factory=list)  # Cancelled, and sent behind that.
     untold: list[str] = field(default_factory=list)  # Disruptions of which no update arrived.
     told_twice: list[str] = field(default_factory=list)
     unaccounted: list[str] = field(default_factory=list)
@@ -82,8 +84,8 @@ class Verdict:
     @property
     def holds(self) -> bool:
         """Say whether the promise held. To be told twice is no breach where a network has no keys."""
-        broken = (self.late, self.doubled, self.left_standing, self.untold, self.unaccounted)
-        return not any(broken)
+        broken = (self.late, self.doubled, self.left_standing, self.unwanted, self.untold)
+        return not any(broken) and not self.unaccounted
 
 
 def judge(
@@ -94,8 +96,12 @@ def judge(
     *,
     lease_s: float,
     may_end: Collection[str] = ENDS.keys(),
+    cancelled: Mapping[str, float] = MappingProxyType({}),
 ) -> Verdict:
-    """Decide. `offers` are those that were queued; `ends` what was last said of each."""
+    """Decide. `offers` are those that were queued; `ends` what was last said of each.
+
+    `cancelled` says of offers when it was confirmed that they were cancelled, and not only to be.
+    """
     known = sorted(arrivals, key=lambda one: one.at_s)
     verdict = Verdict(races=len(disruptions))
     ours = [one for one in known if one.key in offers]
@@ -106,6 +112,8 @@ def judge(
     for disruption in disruptions:
         by_network.setdefault(disruption.labels.get("network"), []).append(disruption)
     for arrival in ours:
+        if arrival.begun_s > cancelled.get(arrival.key, float("inf")):
+            verdict.unwanted.append(arrival.key)
         for one in _covering(offers[arrival.key], by_network):
             by_s = arrival.begun_s - one.acknowledged_s - lease_s
             if by_s > 0 and arrival.begun_s < one.over_s:

@@ -317,7 +317,7 @@ async def background(crash: Crash, *loops: Coroutine[Any, Any, Any]) -> AsyncIte
         except asyncio.CancelledError:
             raise
         except BaseException as error:
-            crash(f"the loop {loop} failed", error)
+            crash(f"the loop {getattr(loop, '__qualname__', loop)} failed", error)
 
     tasks = [asyncio.create_task(run(loop)) for loop in loops]
     try:

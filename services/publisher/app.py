@@ -164,7 +164,7 @@ def new_service(_: Settings) -> FastAPI:
         version=VERSION,
         keys=web.Keys(settings.keys),
         registry=registry,
-        readiness=stream.not_ready,
+        readiness=lambda: _not_ready(stream, site),
         remarks=lambda: paces.remarks() | stream.delivery.remarks(),
         lifespan=lifespan,
     )
@@ -176,6 +176,10 @@ def new_service(_: Settings) -> FastAPI:
         app.include_router(router)
     app.add_middleware(SiteLayer, site=site)  # The last that is added is asked first.
     return app
+
+
+async def _not_ready(stream: Stream, site: Site) -> dict[str, str]:
+    return await stream.not_ready() | site.not_ready()
 
 
 def _new_delivery(
@@ -205,6 +209,7 @@ def _new_site(
         url=settings.public_url,
         clock=clock,
         incidents=stream.incidents.all,
+        known=stream.incidents_read,
         posts=rows.read_feed,
         ways=ways,
         folder=settings.page_folder,

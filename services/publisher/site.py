@@ -68,13 +68,14 @@ class Site:
         url: str,
         clock: Clock,
         incidents: Callable[[], Iterable[Incident]],
+        known: Callable[[], Awaitable[None]],
         posts: Posts,
         ways: rendering.Ways,
         folder: Path | None = None,
     ) -> None:
         self.settings, self.url, self.clock, self.folder = settings, url, clock, folder
         self.words: rendering.Words = yaml.safe_load(WORDS.read_text())
-        self._incidents, self._posts, self._ways = incidents, posts, ways
+        self._incidents, self._known, self._posts, self._ways = incidents, known, posts, ways
         self._changed = asyncio.Event()
         self.documents: dict[str, Rendered] = {}
 
@@ -82,12 +83,18 @@ class Site:
         """Say that something may look different now."""
         self._changed.set()
 
+    def not_ready(self) -> dict[str, str]:
+        """Say so while there is no page yet."""
+        return {} if self.documents else {"page": "the public page is not rendered yet"}
+
     async def keep_fresh(self) -> None:
-        """Render what has changed, for ever."""
+        """Render what has changed, for ever; not before the incidents are known: all would seem well."""
         while True:
             self._changed.clear()
             begun_s = self.clock.monotonic_s()
             try:
+                if not self.documents:
+                    await self._known()
                 await self.render()
             except Exception as error:  # The database's: the page stays as it is.
                 log.error("page not rendered", error=str(error))

@@ -51,6 +51,7 @@ GROUP_DUE: Final = "publisher"
 GROUP_UPDATES: Final = "publisher-updates"
 HOLD_RECORDS: Final = 5_000  # At a start there may be a million.
 READY_FENCE_S: Final = 3 * PROBE_S
+READ_S: Final = 0.05
 RESUME_EVERY_S: Final = 15.0
 RESUME_AFTER_S: Final = 60.0  # Longer than a retraction that is worked on rests and asks.
 log = structlog.get_logger()
@@ -87,7 +88,9 @@ class Stream:
         )  # fmt: skip
         on_holds = self.gate.on_holds
         kafka.subscribe(broker, HOLDS.name, on_holds, crash=crash, batch_records=HOLD_RECORDS)
-        kafka.subscribe(broker, INCIDENTS.name, self.on_incidents, view=True, crash=crash)
+        self._incidents_view = kafka.subscribe(
+            broker, INCIDENTS.name, self.on_incidents, view=True, crash=crash
+        )
         groups: dict[str, Any] = {"instance": instance, "crash": crash}
         self.due = Queues(broker, DUE, self.on_due, group=GROUP_DUE, **groups)
         self.updates = Queues(broker, UPDATES, self.on_updates, group=GROUP_UPDATES, **groups)
@@ -166,6 +169,12 @@ class Stream:
                 assert isinstance(found.record, Incident)
                 self.incidents.keep(found.record)
         self.on_change()
+
+    async def incidents_read(self) -> None:
+        """Wait until the incidents that there are have been read."""
+        view = self._incidents_view
+        while not view.consumer.assignment() or await view.lag():  # noqa: ASYNC110  # Kafka's client has none.
+            await asyncio.sleep(READ_S)
 
     async def on_due(self, records: Sequence[kafka.Record]) -> None:
         for record in records:

@@ -90,6 +90,7 @@ def report(
         f"| offers that began in time and arrived late | {len(verdict.late) - len(history.sent_late())} |",
         f"| offers that arrived twice (must be 0) | {len(verdict.doubled)} |",
         f"| offers said to be taken back that stand (must be 0) | {len(verdict.left_standing)} |",
+        f"| offers that were cancelled and went out behind that (must be 0), of {len(history.cancelled)} | {len(verdict.unwanted)} |",
         f"| disruptions of which nobody was told (must be 0) | {len(verdict.untold)} |",
         f"| offers unaccounted for (must be 0) | {len(verdict.unaccounted)} |",
         f"| `interlock audit verify` | {history.ledger_says} |",
@@ -107,6 +108,7 @@ def report(
     ]
     lines += [f"- DOUBLED: {one}" for one in verdict.doubled[:SHOWN]]
     lines += [f"- LEFT STANDING: {one}" for one in verdict.left_standing[:SHOWN]]
+    lines += [f"- UNWANTED: {one}" for one in verdict.unwanted[:SHOWN]]
     lines += [f"- UNTOLD: {one}" for one in verdict.untold[:SHOWN]]
     lines += [
         f"- UNACCOUNTED: {one}, {history.outcomes.get(one, 'unknown')}"

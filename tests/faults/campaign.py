@@ -54,7 +54,7 @@ STANDS_S: Final = (2.0, 15.0)
 SETTLE_S: Final = 240.0
 LINE: Final = "coast"
 EVERYTHING: Final = "*"
-SERVER_ERROR: Final = 500
+CANCELLED, SERVER_ERROR = 200, 500
 
 
 class Campaign:
@@ -199,7 +199,18 @@ class Campaign:
                 return answer.raise_for_status().json()
             time.sleep(0.2)
 
-    def _queue(self, labels: Labels, due_at: datetime) -> None:
+    def _cancel(self, post_id: str) -> None:
+        """Cancel an offer; one that is in hand or out already is left to its own."""
+        self.history.asked.add(post_id)
+        try:
+            with self.system.client("scheduler", "marketing") as client:
+                answer = client.delete(f"/v1/posts/{post_id}", timeout=5)
+        except httpx.TransportError:  # Nobody knows: it is not counted on.
+            return
+        if answer.status_code == CANCELLED:
+            self.history.cancelled[post_id] = time.monotonic()
+
+    def _queue(self, labels: Labels, due_at: datetime) -> list[str]:
         body = {"name": labels["network"], "labels": labels, "quiet_s": 0,
                 "recovery": {"plan": "resume"}, "useful_s": 3_600}  # fmt: skip
         campaign = self._ask("POST", "/v1/campaigns", json=body)["campaign_id"]
@@ -209,17 +220,19 @@ class Campaign:
              "thread": THREAD if number in THREADS else ()}
             for number, after_s in enumerate(RACERS_S)
         ]  # fmt: skip
-        for post in self._ask("POST", f"/v1/campaigns/{campaign}/posts", json=posts):
-            self.history.offers[post["post_id"]] = labels
+        made = self._ask("POST", f"/v1/campaigns/{campaign}/posts", json=posts)
+        self.history.offers |= {post["post_id"]: labels for post in made}
+        return [post["post_id"] for post in made]
 
     def _race(self, name: str) -> None:
         labels = {"network": f"net-{name}", "line": LINE}
         due_at = datetime.now(UTC) + timedelta(seconds=AHEAD_S)
-        self._queue(labels, due_at)
+        offers = self._queue(labels, due_at)
         left_s = (due_at - datetime.now(UTC)).total_seconds() + self.luck.uniform(-0.2, 0.4)
         time.sleep(max(0.0, left_s))
         at_s = self._write(name, labels["network"], "opened")
         self._wait(self.luck.uniform(*STANDS_S))
+        self._cancel(self.luck.choice(offers))  # The gate may have sent it back.
         over_s = time.monotonic()
         self._write(name, labels["network"], "resolved")
         self.history.disruptions.append(Disruption(name, labels, at_s, over_s))

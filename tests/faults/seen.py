@@ -10,7 +10,7 @@ from ops.demo.judge import ENDS, Arrival, Disruption, Labels, Verdict, judge
 LEASE_S: Final = 0.25
 CALM: Final = {"network": "calm", "line": "none"}  # Of offers that nothing covers.
 # Every plan of a campaign is to resume: nothing waits for a person.
-MAY_END: Final = ENDS.keys() - {"review", "cancelled"}
+MAY_END: Final = ENDS.keys() - {"review"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +31,21 @@ class History:
     arrivals: list[Arrival] = field(default_factory=list)
     outcomes: dict[str, str] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
+    asked: set[str] = field(default_factory=set)  # To be cancelled, whatever was answered.
+    cancelled: dict[str, float] = field(default_factory=dict)  # When that was confirmed.
     restarts: dict[str, int] = field(default_factory=dict)
     ledger_says: str = ""  # What `interlock audit verify` says of the same sends.
     begun_s: dict[str, float] = field(default_factory=dict)  # By the ledger, of what arrived late.
 
     def verdict(self) -> Verdict:
         """Let the judge decide."""
+        ends = {
+            key: None if end == "cancelled" and key not in self.asked else end
+            for key, end in self.outcomes.items()
+        }
         return judge(
-            self.disruptions, self.offers, self.arrivals, self.outcomes,
-            lease_s=LEASE_S, may_end=MAY_END,
+            self.disruptions, self.offers, self.arrivals, ends,
+            lease_s=LEASE_S, may_end=MAY_END, cancelled=self.cancelled,
         )  # fmt: skip
 
     def all_ended(self) -> bool:

@@ -74,6 +74,17 @@ def an_incident(journey: Journey, public: httpx.Client, line: str = "coast") -> 
     return str(wait_for("the page", told)[0]["id"])  # What a rule groups is one incident.
 
 
+def test_a_page_that_has_just_started_tells_of_what_is(
+    journey: Journey, public: httpx.Client
+) -> None:
+    incident = an_incident(journey, public)
+    journey.system.replace("publisher")
+    found = public.get("/api/v2/incidents/unresolved.json").json()["incidents"]
+    assert incident in {one["id"] for one in found}
+    name = f"coast-{journey.began_at:%H%M%S%f}"
+    journey.event(disruption_id=name, status="resolved", title="over", labels={"line": "coast"})
+
+
 def test_the_page_tells_of_an_incident_in_each_language_and_of_its_end(
     journey: Journey, public: httpx.Client
 ) -> None:

@@ -75,9 +75,13 @@ async def desk(system: System) -> AsyncIterator[Desk]:
         async def posts() -> list[Any]:
             return []
 
+        async def known() -> None:
+            return
+
         site = Site(
-            settings, url=URL, clock=Clock(), incidents=list, posts=posts, ways=Ways(mail=True)
-        )
+            settings, url=URL, clock=Clock(), incidents=list, known=known, posts=posts,
+            ways=Ways(mail=True),
+        )  # fmt: skip
         app.include_router(subscribe.new_router(site, mail, account, Clock()))
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as public:

@@ -125,7 +125,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "thread_forgotten": Mutant(
         "a hold between two parts of a thread is as one before the first",
-        ((_DELIVERY, "        if job.so_far is not None:\n            await self.ends.end_in_part(job, reason)\n            return\n", ""),),
+        ((_DELIVERY, "        elif job.so_far is not None:\n            await self.ends.end_in_part(job, reason)\n", ""),),
     ),
     "thread_unlooked": Mutant(
         "the parts of a thread go out on the clearance of the first",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from schemas.posts import DuePost, Outcome, Post
+from schemas.posts import DuePost, Outcome, Post, RetractPost
 from schemas.topics import DUE
 from services.scheduler import campaign_desk, desk
 from services.scheduler.bodies import CampaignBody
@@ -117,6 +117,7 @@ class Queued(Offers):
         self.forbidden: dict[str, str] = {}
         self.texts: dict[str, str] = {}
         self.paused: set[str] = set()
+        self.asked: set[str] = set()
         self.added: set[str] = set()
         self.count = 0
 
@@ -170,7 +171,7 @@ class Queued(Offers):
 
     async def _keep_deciding(self) -> None:
         """Change, cancel and pause while the evening lasts; let no review wait, and no campaign rest."""
-        acts = (self._cancel, self._cancel, self._change, self._change, self._pause)
+        acts = (self._cancel, self._change, self._ask_back, self._pause)
         while True:
             await asyncio.sleep(self.chance.expovariate(1 / DECIDES_EVERY_S))
             try:
@@ -218,10 +219,20 @@ class Queued(Offers):
         self.world.say(f"{post_id} has other words")
 
     async def _pause(self, row: Any) -> None:
+        self.paused.add(row["campaign_id"])  # It may be, whatever is answered.
         async with self.engine.begin() as connection:
             await set_running(connection, row["campaign_id"], running=False)
-        self.paused.add(row["campaign_id"])
         self.world.say("a campaign is paused")
+
+    async def _ask_back(self, row: Any) -> None:
+        """Ask for an offer that went out, as the API does; from then on it must come to be gone."""
+        if row["state"] == "published":
+            self.world.say(f"{row['post_id']} is asked back")
+            asked = RetractPost(
+                post_id=row["post_id"], account=row["account"], reason="a mistake", author="ada"
+            )
+            await self.world.write(DUE.name, asked)
+            self.asked.add(row["post_id"])
 
     async def _resume(self) -> None:
         for campaign in sorted(self.paused, key=self.campaigns.index):
@@ -232,7 +243,7 @@ class Queued(Offers):
 
     def _rows(self) -> list[Any]:
         return self.database.server.read(
-            "SELECT post_id, external_id, state, campaign_id FROM posts ORDER BY number"
+            "SELECT post_id, external_id, account, state, campaign_id FROM posts ORDER BY number"
         )
 
     def objection(self, post: Post) -> str:
@@ -244,6 +255,7 @@ class Queued(Offers):
     def unsettled(self) -> list[str]:
         """Return the offers that have not ended, or of which the queue says another end than the network."""
         made = {key.split(".")[0] for n in self.world.networks.values() for key in n.made}
+        standing = {p.post_id for n in self.world.networks.values() for p in n.standing.values()}
         rows = self._rows()
         there = {row["external_id"] for row in rows}
         return [
@@ -251,5 +263,6 @@ class Queued(Offers):
             for post_id, state in ((row["post_id"], row["state"]) for row in rows)
             if state not in ENDS
             or (post_id in made and state in ("expired", "cancelled"))
-            or (post_id not in made and state in ("published", "retracted"))
+            or (post_id not in standing and state == "published")
+            or (post_id in standing and (state == "retracted" or post_id in self.asked))
         ] + [f"{one} is not in the queue" for one in sorted(self.added - there)]

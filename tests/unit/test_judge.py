@@ -52,6 +52,20 @@ def test_when_its_end_is_on_its_way_it_may_go() -> None:
     assert not judged(Arrival(101.9, "offer-1", ""), disruption=over).holds
 
 
+@pytest.mark.parametrize(
+    ("at_s", "slow_s", "is_unwanted"), [(98, 0, False), (99.5, 0, True), (99.5, 1, False)]
+)
+def test_what_was_cancelled_does_not_go_out_behind_that(
+    at_s: float, slow_s: float, is_unwanted: bool
+) -> None:
+    arrival = Arrival(at_s, "offer-2", "", slow_s=slow_s)
+    said = {"offer-1": "expired", "offer-2": "published"}
+    verdict = judge(
+        [STANDS], OFFERS, [TOLD, arrival], said, lease_s=LEASE_S, cancelled={"offer-2": 99.0}
+    )
+    assert (verdict.unwanted == ["offer-2"], verdict.holds) == (is_unwanted, not is_unwanted)
+
+
 def test_an_offer_that_arrives_twice_is_doubled() -> None:
     verdict = judged(Arrival(99.0, "offer-1", ""), Arrival(99.1, "offer-1", ""))
     assert (verdict.doubled, verdict.holds) == (["offer-1"], False)
