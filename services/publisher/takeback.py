@@ -172,7 +172,6 @@ class TakeBack:
         state, detail = await self._ask(entry)
         if state == "retraction_failed":
             log.error("not taken back", post=entry.post_id, account=entry.account, why=detail)
-        await self.store.record(entry.post_id, state, detail=detail)
         result: Result = "retracted" if state == "retracted" else "retraction_failed"
         outcome = Outcome(
             post_id=entry.post_id,
@@ -186,7 +185,8 @@ class TakeBack:
             publication=entry.publication,
             url=entry.url,
         )
-        await self.emit(outcome, "")
+        await self.emit(outcome, "")  # Before it is written: nobody would say it later.
+        await self.store.record(entry.post_id, state, detail=detail)
         return state == "retracted"
 
 

@@ -40,6 +40,7 @@ class Desk:
         accounts: dict[str, Any] = {
             self.account: WebhookAccount.model_validate(known | {"apology": SORRY})
         }
+        self.is_killed = False
         self.said: list[Post] = []
         self.outcomes: list[Outcome] = []
         self.paces = Paces(store.engine, clock=Clock())
@@ -48,6 +49,8 @@ class Desk:
         )
 
     async def _emit(self, outcome: Outcome, _: str) -> None:
+        if self.is_killed:
+            raise OSError("killed")
         self.outcomes.append(outcome)
 
     def _say(self, post: Post) -> None:
@@ -100,6 +103,20 @@ async def test_the_newest_goes_first_and_each_outcome_says_what_became_of_it(des
     (other,) = [o for o in desk.outcomes if o.account == f"{desk.account}x"]
     assert (other.post_id, other.result) == (stays, "retraction_failed")
     assert other.reason == f"impossible: {desk.account}x cannot delete; do it by hand"
+
+
+async def test_who_is_killed_before_it_is_said_leaves_it_to_be_said(desk: Desk) -> None:
+    """The queue would have called it published for ever."""
+    post_id, desk.is_killed = await desk.went_out(desk.account, minutes_ago=10), True
+    with pytest.raises(OSError, match="killed"):
+        await desk.take_back.take_back(desk.hold())
+    desk.is_killed = False
+    await desk.take_back.resume(Clock().now() + timedelta(minutes=1))
+    (outcome,) = [one for one in desk.outcomes if one.post_id == post_id]
+    assert outcome.result == "retracted"
+    entry = await desk.store.find(post_id)
+    assert entry is not None
+    assert entry.state == "retracted"
 
 
 async def test_an_account_says_sorry_once_for_all_that_it_took_back(desk: Desk) -> None:
