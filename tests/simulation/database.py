@@ -12,6 +12,7 @@ statement waited for is not in a queue, and what it had locked before is free me
 from __future__ import annotations
 
 import asyncio
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
@@ -120,7 +121,7 @@ class Server:
         return (await connection.get_raw_connection()).driver_connection, connection
 
     def stop(self) -> None:
-        self._child.stop()
+        self._child.stop(signal.SIGINT)  # Whoever is connected is not waited for.
         self._folder.cleanup()
 
 
@@ -186,16 +187,8 @@ class Transaction:
 
     def __init__(self, database: Database) -> None:
         self.database, self.server = database, database.server
-        self._is_over = False
-        self._driver, self._connection = self.server.do(self._begin())
-
-    async def _begin(self) -> tuple[Any, AsyncConnection]:
-        driver, connection = await self.server.connect()
-        now = self.database.now().isoformat()
-        await driver.execute(
-            f"BEGIN; SET LOCAL made_up.begun = '{now}'; SET LOCAL made_up.now = '{now}'"
-        )
-        return driver, connection
+        self._is_begun = self._is_over = False
+        self._driver, self._connection = self.server.do(self.server.connect())
 
     async def execute(self, statement: Any, values: Any = None) -> Any:
         """Ask a statement; its rows are all here when it is answered."""
@@ -210,11 +203,15 @@ class Transaction:
     async def _ask(self, statement: Any, values: Any, waited_s: float) -> Any:
         """Return a statement's answer; None where it met a lock, and may be asked again."""
         assert not self._is_over, "a process that was killed asks nothing"
-        before = (
-            ["SAVEPOINT before"] if len(self.database.open) > 1 else []
-        )  # Alone it meets no lock.
-        if "clock_timestamp" in str(statement):
-            before += [f"SET LOCAL made_up.now = '{self.database.now().isoformat()}'"]
+        before, now = [], self.database.now().isoformat()
+        if not self._is_begun:
+            begun = f"SET LOCAL made_up.begun = '{now}'"
+            before += ["BEGIN", begun, f"SET LOCAL made_up.now = '{now}'"]
+        elif "clock_timestamp" in str(statement):
+            before += [f"SET LOCAL made_up.now = '{now}'"]
+        if len(self.database.open) > 1:  # Alone it meets no lock.
+            before += ["SAVEPOINT before"]
+        self._is_begun = True
         if before:
             await self._driver.execute("; ".join(before))
         try:
@@ -240,5 +237,6 @@ class Transaction:
         self.server.do(self._end(how))
 
     async def _end(self, how: str) -> None:
-        await self._driver.execute(how)
+        if self._is_begun:
+            await self._driver.execute(how)
         await self._connection.close()

@@ -165,8 +165,8 @@ class Plant:
         await stream.start()
         loops = (
             stream.keep_claiming(), stream.keep_handing_over(), stream.keep_recording(),
-            stream.keep_counting(), stream.keep_commits(),
-        )  # fmt: skip
+            stream.keep_commits(),
+        )  # fmt: skip  # Nothing is decided by counts.
         async with kafka.background(crash, *loops):
             await self.loop.create_future()
 
