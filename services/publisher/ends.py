@@ -21,6 +21,9 @@ from services.publisher.store import Sent, Store
 from services.publisher.takeback import TakeBack, is_within
 
 DETAIL_CHARS: Final = 500
+AFTER_INTENT: Final = frozenset[State | None](
+    {"sent", "uncertain", "retracting", "retracted", "retraction_failed"}
+)
 log = structlog.get_logger()
 
 
@@ -84,7 +87,7 @@ class Ends:
             kind=job.post.kind,
         )
         if not await self.store.record_sent(sent):
-            log.error("the ledger has no intent of a post that was sent", post=job.post.post_id)
+            await self._doubt(job.post.post_id)
         await self.say(
             job, "published", reason=made.detail, publication=made, at=at, fence=attempt.fence
         )
@@ -93,6 +96,13 @@ class Ends:
             entry = await self.store.find(job.post.post_id) if hold is not None else None
             if hold is not None and entry is not None and is_within(entry, hold):
                 await self.take_back.take_back_one(entry, hold.hold_id)  # It was on its way.
+
+    async def _doubt(self, post_id: str) -> None:
+        """Look why a send could not be written: another publisher had adopted its intent, and was quicker."""
+        entry = await self.store.find(post_id)
+        state = entry.state if entry else None
+        if state not in AFTER_INTENT:
+            log.error("the ledger has no intent of a post that was sent", post=post_id, state=state)
 
     async def end(self, job: Job, state: State, detail: str) -> None:
         """Write down an end at which nothing more is tried."""

@@ -120,6 +120,8 @@ class TakeBack:
         for entry in await self.store.left_retracting(before_at):
             if await self.store.keep_retracting(entry.post_id, before_at=before_at):
                 await self._retract(entry, entry.hold_id)
+        if not any(account.apology for account in self.accounts.values()):
+            return
         since = self.clock.now() - timedelta(seconds=APOLOGY_USEFUL_S)
         for account, hold_id in await self.store.taken_back(since, before_at):
             await self._apologise(account, hold_id)
