@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -16,6 +18,7 @@ from services.commands.ending import fail
 posts = typer.Typer(no_args_is_help=True, help="Files of offers: in, tried first, and out.")
 
 ROWS: Final = 1_000
+AT_ONCE: Final = 2  # While one is written, the next is read and checked.
 SHOWN: Final = 20
 PATIENCE_S: Final = 60.0
 TYPES: Final = {"csv": "text/csv", "ndjson": "application/x-ndjson"}
@@ -87,13 +90,16 @@ def _send_all(
 
     totals = {"rows": 0, "queued": 0, "known": 0, "wrong": 0}
     kind, parts = _parts(file, from_row)
+
+    def send(part: Part) -> httpx.Response:
+        return client.post(
+            f"/v1/campaigns/{campaign}/import", content=part[2].encode(),
+            headers={"content-type": kind}, params={"first_row": part[0]} | params,
+        )  # fmt: skip
+
     with Progress(TextColumn("{task.description}"), transient=True) as progress:
         task = progress.add_task(doing)
-        for first, _, content in parts:
-            answer = client.post(
-                f"/v1/campaigns/{campaign}/import", content=content.encode(),
-                headers={"content-type": kind}, params={"first_row": first} | params,
-            )  # fmt: skip
+        for first, answer in _answers(send, parts):
             if not answer.is_success:
                 fail(f"row {first} and on: {_in_words(answer)}; go on with --from-row {first}")
             report = answer.json()
@@ -117,6 +123,25 @@ def _send_all(
         )
     )
     return totals["wrong"]
+
+
+def _answers(
+    send: Callable[[Part], httpx.Response], parts: Iterable[Part]
+) -> Iterator[tuple[int, httpx.Response]]:
+    """Send parts, some at once, and yield each one's first row and its answer, in the file's order.
+
+    What was sent behind a part that failed is known when it is sent again.
+    """
+    under_way: deque[tuple[int, Future[httpx.Response]]] = deque()
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for part in parts:
+            under_way.append((part[0], pool.submit(send, part)))
+            if len(under_way) == AT_ONCE:
+                first, answer = under_way.popleft()
+                yield first, answer.result()
+        while under_way:
+            first, answer = under_way.popleft()
+            yield first, answer.result()
 
 
 def _parts(file: Path, from_row: int) -> tuple[str, Iterator[Part]]:

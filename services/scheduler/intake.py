@@ -23,7 +23,7 @@ from services.scheduler.bodies import Campaign, PostBody, PostView
 from services.scheduler.campaign_life import TAKES_POSTS
 from services.scheduler.checks import check
 from services.scheduler.once import CREATED, answered
-from services.scheduler.post_desk import PostDesk, Times, note_due, refuse
+from services.scheduler.post_desk import Lanes, PostDesk, Times, note_due, refuse
 
 MOST_BODIES: Final = 20
 log = structlog.get_logger()
@@ -128,7 +128,7 @@ class Intake:
     ) -> None:
         if not wanted:
             return
-        lanes: dict[tuple[str, str], int] = {}
+        lanes: Lanes = {}
         for one in wanted:
             campaign = campaigns[one.campaign_id]
             await self.post_desk.give_lanes(connection, campaign, one.rows, lanes)

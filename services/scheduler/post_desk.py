@@ -19,12 +19,12 @@ from services.scheduler.bodies import Campaign, Decision, PostBody, PostChange, 
 from services.scheduler.campaign_life import TAKES_POSTS
 from services.scheduler.checks import Checked, Known, as_json, check
 from services.scheduler.lane_store import LaneStore, lane_of
-from services.scheduler.lanes import lane_key
 from services.scheduler.life import State
 from services.scheduler.recovery import latest_of
 
 WAITING: frozenset[State] = frozenset({"review", "unapproved"})
 Times = dict[int, datetime]
+Lanes = dict[tuple[str, tuple[tuple[str, str], ...]], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +129,13 @@ class PostDesk:
         connection: AsyncConnection,
         campaign: Campaign,
         rows: list[dict[str, Any]],
-        lanes: dict[tuple[str, str], int],
+        lanes: Lanes,
     ) -> None:
         """Give each offer its lane; `lanes` are those that are known already, by campaign and labels."""
-        for row in rows:
-            key = campaign.campaign_id, lane_key(row["labels"])
-            if key not in lanes:
-                lanes[key] = await self.lane(connection, campaign, row["labels"])
+        keys = [(campaign.campaign_id, tuple(sorted(row["labels"].items()))) for row in rows]
+        for key in sorted(set(keys) - lanes.keys()):  # In one order: nobody waits for each other.
+            lanes[key] = await self.lane(connection, campaign, dict(key[1]))
+        for row, key in zip(rows, keys, strict=True):
             row["lane_id"] = lanes[key]
 
     async def lane(

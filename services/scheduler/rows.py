@@ -39,13 +39,15 @@ def read(content: str, form: Format, *, first: int) -> Iterator[Row]:
     """Yield the rows of a file; a row that cannot be read is one with problems."""
     made = _csv(content) if form == "csv" else _ndjson(content)
     for number, given in enumerate(made, first):
-        if isinstance(given, str):
+        if isinstance(given, PostBody):
+            yield Row(number, given)
+        elif isinstance(given, str):
             yield Row(number, None, (("", given),))
-            continue
-        try:
-            yield Row(number, PostBody.model_validate(given))
-        except ValidationError as error:
-            yield Row(number, None, tuple(_told(one) for one in error.errors()))
+        else:
+            try:
+                yield Row(number, PostBody.model_validate(given))
+            except ValidationError as error:
+                yield Row(number, None, tuple(_told(one) for one in error.errors()))
 
 
 def _told(error: Any) -> tuple[str, str]:
@@ -53,10 +55,15 @@ def _told(error: Any) -> tuple[str, str]:
     return where, str(error["msg"]).removeprefix("Value error, ")
 
 
-def _ndjson(content: str) -> Iterator[dict[str, Any] | str]:
+def _ndjson(content: str) -> Iterator[PostBody | dict[str, Any] | str]:
     for line in content.splitlines():
         if not line.strip():
             continue
+        try:
+            yield PostBody.model_validate_json(line)  # Twice as fast; what is wrong is said below.
+            continue
+        except ValidationError:
+            pass
         try:
             given = json.loads(line)
         except ValueError as error:
