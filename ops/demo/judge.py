@@ -84,8 +84,10 @@ class Verdict:
     @property
     def holds(self) -> bool:
         """Say whether the promise held. To be told twice is no breach where a network has no keys."""
-        broken = (self.late, self.doubled, self.left_standing, self.unwanted, self.untold)
-        return not any(broken) and not self.unaccounted
+        broken = (
+            self.late, self.doubled, self.left_standing, self.unwanted, self.untold, self.unaccounted,
+        )  # fmt: skip
+        return not any(broken)
 
 
 def judge(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import json
+import math
 import os
 import runpy
 import select
@@ -17,12 +18,13 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
-from ops.embedded.process import CHILD, CannotStart, tail
+from ops.embedded.process import CHILD, POLL_S, CannotStart, tail
 
 MODULES: Final = (
     "services.cli", "services.detector.app", "services.publisher.app", "services.scheduler.app",
@@ -63,7 +65,7 @@ class Nursery:
                 answer = ""
         if not answer:
             raise CannotStart(
-                f"the services cannot be imported. {self.log} ends with:\n{tail(self.log)}"
+                f"the services cannot be imported, or who forks them was killed. {self.log} ends with:\n{tail(self.log)}"
             )
         return json.loads(answer)
 
@@ -76,26 +78,36 @@ class Forked:
     """A process of the nursery, as far as `subprocess.Popen` is used."""
 
     def __init__(self, nursery: Nursery, pid: int) -> None:
-        self.nursery, self.pid = nursery, pid
+        self.nursery, self.pid, self._lock = nursery, pid, threading.Lock()
         self._fd, self._status = os.pidfd_open(pid), None
 
     def poll(self) -> int | None:
         """Return its exit status, a negative number of a signal, or None while it runs."""
-        if self._status is None and select.select([self._fd], [], [], 0)[0]:
-            self._status = self.nursery.ask({"ended": self.pid})
-            os.close(self._fd)
-        return self._status
+        with self._lock:  # Its end is told once: two threads may look.
+            if self._status is None and _has_ended(self._fd):
+                self._status = self.nursery.ask({"ended": self.pid})
+                os.close(self._fd)
+            return self._status
 
     def wait(self, timeout: float | None = None) -> int:
-        if self._status is None and not select.select([self._fd], [], [], timeout)[0]:
-            raise subprocess.TimeoutExpired(str(self.pid), timeout or 0)
-        status = self.poll()
-        assert status is not None
+        until_s = time.monotonic() + (math.inf if timeout is None else timeout)
+        while (status := self.poll()) is None:
+            if time.monotonic() >= until_s:
+                raise subprocess.TimeoutExpired(str(self.pid), timeout or 0)
+            time.sleep(POLL_S)
         return status
 
     def send_signal(self, number: signal.Signals) -> None:
-        if self.poll() is None:
-            signal.pidfd_send_signal(self._fd, number)
+        with self._lock:
+            if self._status is None:
+                signal.pidfd_send_signal(self._fd, number)
+
+
+def _has_ended(fd: int) -> bool:
+    """Say whether the process of a descriptor has ended."""
+    looking = select.poll()
+    looking.register(fd, select.POLLIN)
+    return bool(looking.poll(0))
 
 
 def main() -> None:

@@ -62,9 +62,9 @@ INSERT INTO ledger (post_id, kind, account, state, attempt, publisher, fence, la
                     incident_id, intent_at)
 SELECT post_id, kind, account, 'intent', attempt, publisher, fence, labels::jsonb,
        incident_id, intent_at
-FROM unnest($1::text[], $2::text[], $3::text[], $4::integer[], $5::text[], $6::bigint[],
-            $7::text[], $8::text[], $9::timestamptz[])
-     AS new (post_id, kind, account, attempt, publisher, fence, labels, incident_id, intent_at)
+FROM unnest($1::text[], $2::text[], $3::text[], $4::integer[], $5::text[], $6::text[],
+            $7::text[], $8::timestamptz[], $9::bigint[])
+     AS new (post_id, kind, account, attempt, publisher, labels, incident_id, intent_at, fence)
 ON CONFLICT (post_id) DO UPDATE
 SET state = 'intent', attempt = EXCLUDED.attempt, publisher = EXCLUDED.publisher,
     fence = EXCLUDED.fence, intent_at = EXCLUDED.intent_at, changed_at = now(), done_at = NULL,
@@ -189,17 +189,7 @@ class Store:
     async def _record_intents(self, intents: list[Intent]) -> list[bool]:
         firsts = _firsts(intents)
         ordered = list(firsts.values())
-        columns = (
-            [one.post.post_id for one in ordered],
-            [one.post.kind for one in ordered],
-            [one.post.account for one in ordered],
-            [one.attempt for one in ordered],
-            [self.publisher] * len(ordered),
-            [one.fence for one in ordered],
-            [json.dumps(one.post.labels) for one in ordered],
-            [one.post.incident_id for one in ordered],
-            [one.at for one in ordered],
-        )
+        columns = (*self._columns(ordered), [one.fence for one in ordered])
         async with self._alone.connect() as connection:
             rows = await connection.exec_driver_sql(INTENTS, columns)
             written = {row.post_id for row in rows}
@@ -213,14 +203,7 @@ class Store:
         firsts = _firsts(given)
         ordered = list(firsts.values())
         columns = (
-            [one.post.post_id for one in ordered],
-            [one.post.kind for one in ordered],
-            [one.post.account for one in ordered],
-            [one.attempt for one in ordered],
-            [self.publisher] * len(ordered),
-            [json.dumps(one.post.labels) for one in ordered],
-            [one.post.incident_id for one in ordered],
-            [one.at for one in ordered],
+            *self._columns(ordered),
             [one.why for one in ordered],
             [one.hold_id for one in ordered],
             [one.is_ours for one in ordered],
@@ -229,6 +212,19 @@ class Store:
             rows = await connection.exec_driver_sql(WITHDRAWN, columns)
             written = {row.post_id for row in rows}
         return [one.post.post_id in written and firsts[one.post.post_id] is one for one in given]
+
+    def _columns(self, ones: Sequence[Intent | Withdrawn]) -> tuple[list[Any], ...]:
+        """Return what all attempts have, by column."""
+        return (
+            [one.post.post_id for one in ones],
+            [one.post.kind for one in ones],
+            [one.post.account for one in ones],
+            [one.attempt for one in ones],
+            [self.publisher] * len(ones),
+            [json.dumps(one.post.labels) for one in ones],
+            [one.post.incident_id for one in ones],
+            [one.at for one in ones],
+        )
 
     async def adopt_intent(self, post_id: str) -> None:
         """Make an intent that another publisher left behind ours: it may not withdraw it now."""

@@ -171,10 +171,13 @@ class Stream:
         self.on_change()
 
     async def incidents_read(self) -> None:
-        """Wait until the incidents that there are have been read."""
-        view = self._incidents_view
-        while not view.consumer.assignment() or await view.lag():  # noqa: ASYNC110  # Kafka's client has none.
+        """Wait until the incidents that there are now have been read, however many come meanwhile."""
+        consumer = self._incidents_view.consumer
+        while not consumer.assignment():  # noqa: ASYNC110  # Kafka's client has no event for it.
             await asyncio.sleep(READ_S)
+        for tp, end in (await consumer.end_offsets(list(consumer.assignment()))).items():
+            while await consumer.position(tp) < end:  # noqa: ASYNC110  # Nor for this.
+                await asyncio.sleep(READ_S)
 
     async def on_due(self, records: Sequence[kafka.Record]) -> None:
         for record in records:

@@ -34,10 +34,8 @@ from tests.simulation.loop import EPOCH, Process
 T = TypeVar("T")
 LOCKED: Final = "55P03"  # lock_not_available.
 LOCK_MS: Final = 5
-AGAIN_S: Final = (
-    0.005,
-    0.3,
-)  # How soon a statement that met a lock is asked again, at first and at last.
+# How soon a statement that met a lock is asked again, at first and at last.
+AGAIN_S: Final = (0.005, 0.3)
 OF_A_ROUND_TRIP: Final = 0.15  # A transaction makes many of them.
 PATIENCE_S: Final = database.STATEMENT_MS / 1_000
 CLOCKS: Final = """

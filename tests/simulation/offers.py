@@ -7,6 +7,7 @@ offers in campaigns of all recovery plans, cancels and changes some, pauses a ca
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -40,19 +41,20 @@ ENDS: Final = frozenset(
 )
 
 
-class Offers:
+class Offers(ABC):
     """The offers of a schedule, by id, and what was said of each."""
 
     def __init__(self, world: World) -> None:
         self.world, self.chance = world, world.chance
         self.results: dict[str, list[str]] = {}
 
+    @abstractmethod
     async def begin(self) -> None:
         """Set up what there has to be before the evening."""
 
+    @abstractmethod
     async def add(self) -> None:
         """Let there be one more."""
-        raise NotImplementedError
 
     def on_outcome(self, outcome: Outcome) -> None:
         if outcome.post_id in self.results:
@@ -83,6 +85,9 @@ class Direct(Offers):
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self.posts: dict[str, DuePost] = {}
+
+    async def begin(self) -> None:
+        """Do nothing: they need no campaign."""
 
     async def add(self) -> None:
         now = EPOCH + timedelta(seconds=self.world.loop.now_s)
