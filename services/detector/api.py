@@ -6,6 +6,7 @@ Every write is a record appended to `ops.disruptions`; 202 means that the broker
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter
@@ -113,6 +114,7 @@ def _add_holds(router: APIRouter, stream: Stream) -> None:
     @router.get("/holds")
     async def list_holds(_: Caller = require(*READERS)) -> list[HoldOpened]:
         """List the holds that are open, the longest standing first."""
+        _views_read(stream)
         return list(stream.holds)
 
     @router.post("/holds", status_code=202)
@@ -127,7 +129,7 @@ def _add_holds(router: APIRouter, stream: Stream) -> None:
         hold_id: str, body: ReasonBody, caller: Caller = require("operations")
     ) -> Receipt:
         """End one hold."""
-        await _known(lambda: stream.holds.knows(hold_id), f"there is no hold {hold_id}")
+        await _known(stream, lambda: stream.holds.knows(hold_id), f"there is no hold {hold_id}")
         hold = next((h for h in stream.holds if h.hold_id == hold_id), None)
         if hold is None:
             raise Problem(409, f"the hold {hold_id} was released before")
@@ -140,6 +142,7 @@ def _add_incidents(router: APIRouter, stream: Stream) -> None:
     @router.get("/incidents")
     async def list_incidents(_: Caller = require(*READERS)) -> list[Incident]:
         """List incidents, the last changed first."""
+        _views_read(stream)
         return list(reversed(stream.incidents.values()))
 
     @router.get("/incidents/{incident_id}")
@@ -277,19 +280,26 @@ async def _command(
 
 
 async def _incident(stream: Stream, incident_id: str, *, caller: Caller | None = None) -> Incident:
-    await _known(lambda: incident_id in stream.incidents, f"there is no incident {incident_id}")
+    missing = f"there is no incident {incident_id}"
+    await _known(stream, lambda: incident_id in stream.incidents, missing)
     incident = stream.incidents[incident_id]
     if caller is not None:
         _may_name(caller, incident.network)
     return incident
 
 
-async def _known(there: Any, otherwise: str) -> None:
+def _views_read(stream: Stream) -> None:
+    if not stream.views_read:
+        raise Problem(503, "the holds and incidents there were are still being read: ask again")
+
+
+async def _known(stream: Stream, there: Callable[[], bool], otherwise: str) -> None:
     try:
         async with asyncio.timeout(PATIENCE_S):
             while not there():  # noqa: ASYNC110  # Views are fed by readers that know no waiters.
                 await asyncio.sleep(PATIENCE_S / 50)
     except TimeoutError as error:
+        _views_read(stream)
         raise Problem(404, otherwise) from error
 
 

@@ -71,6 +71,7 @@ def new_service(_: Settings) -> FastAPI:
                 Members(broker, settings.cluster, crash=telemetry.crash).keep_looking(),
                 stream.keep_snapshots(),
                 stream.keep_time(),
+                stream.read_views(),
                 *pollers.loops(),
             ):
                 yield

@@ -94,7 +94,7 @@ class Stream:
         self.partitions: dict[int, Partition] = {}
         self.holds = OpenHolds()
         self.incidents: dict[str, Incident] = {}
-        self.assigned_once, self.started_at = False, clock.now()
+        self.assigned_once, self.views_read, self.started_at = False, False, clock.now()
         self._folded: CountOf[str] = CountOf()
         self._one_at_a_time = asyncio.Lock()
         self._deadlines_written: dict[tuple[str, str], float] = {}
@@ -324,8 +324,16 @@ class Stream:
         """Return what is missing before disruptions are folded as they come, with the reason."""
         if not self.assigned_once:
             return {"assignment": "waiting for the group to hand out partitions"}
+        if not self.views_read:
+            return {"views": "reading the holds and incidents there were"}
         lag = await self.disruptions.lag()
         return {"lag": f"{lag} records behind"} if lag > READY_LAG_RECORDS else {}
+
+    async def read_views(self) -> None:
+        """Wait until the holds and incidents there were are known; until then nobody may be told them."""
+        for view in (self.holds_view, self.incidents_view):
+            await view.read_up()
+        self.views_read = True
 
     async def on_holds(self, records: Sequence[kafka.Record]) -> None:
         for record in records:

@@ -49,6 +49,7 @@ PARTITION_BYTES: Final = 4 * 1_048_576  # A few thousand records: fewer such mom
 VIEW_WAIT_MS: Final = 100  # A view may be this late, and leaves the cores to who must be quick.
 VIEW_BYTES: Final = 1_048_576
 GOODBYE_S: Final = 3.0
+LOOK_S: Final = 0.05
 REQUEST_BYTES: Final = 8 * 1_048_576
 
 Record: TypeAlias = ConsumerRecord[Any, Any]
@@ -127,12 +128,14 @@ def subscribe(
         decoder=_as_it_came,
     )
 
+    subscription = Subscription(subscriber)
+
     async def on_first(message: KafkaMessage) -> None:
         # FastStream's own batches sleep after an empty poll, which would be the pause latency: so
         # it waits for one record, and what else has arrived by then is taken along.
+        subscription.in_hand = True
         try:
-            consumer = subscriber.consumer
-            assert consumer is not None
+            consumer = subscription.consumer
             first = message.raw_message
             assert not isinstance(first, tuple)
             more = await consumer.getmany(timeout_ms=0, max_records=batch_records - 1)
@@ -142,9 +145,11 @@ def subscribe(
             raise
         except BaseException as error:  # FastStream would log it and go on behind the record.
             crash(f"a handler of {topic} failed", error)
+        finally:
+            subscription.in_hand = False
 
     subscriber(on_first)
-    return Subscription(subscriber)
+    return subscription
 
 
 async def still_ours(consumer: Any, records: Sequence[Record]) -> list[Record]:
@@ -165,6 +170,7 @@ class Subscription:
 
     def __init__(self, subscriber: Any) -> None:
         self._subscriber = subscriber
+        self.in_hand = False  # Between a batch's arrival and the end of its handler.
 
     @property
     def consumer(self) -> Any:
@@ -175,13 +181,16 @@ class Subscription:
 
     async def lag(self) -> int:
         """Return how many records are there that were not handed on yet."""
-        consumer = self.consumer
-        assigned = consumer.assignment()
-        if not assigned:
-            return 0
-        ends = await consumer.end_offsets(list(assigned))
-        behind = [end - await consumer.position(tp) for tp, end in ends.items()]
-        return sum(max(0, records) for records in behind)
+        ends = await self.consumer.end_offsets(self.consumer.assignment())
+        return sum([max(0, end - await self.consumer.position(tp)) for tp, end in ends.items()])
+
+    async def read_up(self) -> None:
+        """Wait until what there is now has been handled, however much comes meanwhile."""
+        while not self.consumer.assignment():  # noqa: ASYNC110  # aiokafka has no event for it.
+            await asyncio.sleep(LOOK_S)
+        for tp, end in (await self.consumer.end_offsets(self.consumer.assignment())).items():
+            while await self.consumer.position(tp) < end or self.in_hand:  # noqa: ASYNC110  # Nor for this.
+                await asyncio.sleep(LOOK_S)
 
 
 class Rebalance(ConsumerRebalanceListener):

@@ -51,7 +51,6 @@ GROUP_DUE: Final = "publisher"
 GROUP_UPDATES: Final = "publisher-updates"
 HOLD_RECORDS: Final = 5_000  # At a start there may be a million.
 READY_FENCE_S: Final = 3 * PROBE_S
-READ_S: Final = 0.05
 RESUME_EVERY_S: Final = 15.0
 RESUME_AFTER_S: Final = 60.0  # Longer than a retraction that is worked on rests and asks.
 log = structlog.get_logger()
@@ -172,12 +171,7 @@ class Stream:
 
     async def incidents_read(self) -> None:
         """Wait until the incidents that there are now have been read, however many come meanwhile."""
-        consumer = self._incidents_view.consumer
-        while not consumer.assignment():  # noqa: ASYNC110  # Kafka's client has no event for it.
-            await asyncio.sleep(READ_S)
-        for tp, end in (await consumer.end_offsets(list(consumer.assignment()))).items():
-            while await consumer.position(tp) < end:  # noqa: ASYNC110  # Nor for this.
-                await asyncio.sleep(READ_S)
+        await self._incidents_view.read_up()
 
     async def on_due(self, records: Sequence[kafka.Record]) -> None:
         for record in records:

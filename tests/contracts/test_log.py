@@ -113,6 +113,8 @@ class Reader:
         self.cluster, self.member = cluster, cluster.member()
         self.records: Records = []
         self.assigned: set[int] = set()
+        self.may_go_on = asyncio.Event()
+        self.may_go_on.set()
         self.subscription = kafka.subscribe(
             self.member, cluster.topic, self._take, crash=_crash, group=group, instance=instance,
             listener=kafka.Rebalance(assigned=self._on, revoked=self._off, crash=_crash)
@@ -120,6 +122,7 @@ class Reader:
         )  # fmt: skip
 
     async def _take(self, records: Sequence[kafka.Record]) -> None:
+        await self.may_go_on.wait()
         self.records += records
 
     async def _on(self, partitions: Any) -> None:
@@ -196,6 +199,27 @@ def test_without_a_group_all_is_read_from_the_beginning(cluster: Cluster) -> Non
                 for reader in (one, other):
                     await until(partial(_has_read, reader, 2 * PARTITIONS))
                     assert all(reader.values(p) == in_order(1, 2) for p in range(PARTITIONS))
+
+    cluster.run(scenario())
+
+
+def test_what_there_was_is_handled_before_it_counts_as_read(cluster: Cluster) -> None:
+    """Whoever tells people what is open may not begin in the middle of what there was."""
+
+    async def scenario() -> None:
+        async with a_writer(cluster) as writer:
+            for partition in range(PARTITIONS):
+                await write(cluster, writer, 1, 2, partition=partition)
+            reader = Reader(cluster)
+            reader.may_go_on.clear()
+            async with reader:
+                read_up = asyncio.create_task(reader.subscription.read_up())
+                await until(lambda: reader.subscription.in_hand)
+                await asyncio.sleep(0.2)
+                assert not read_up.done()
+                reader.may_go_on.set()
+                await read_up
+                assert len(reader.records) == 2 * PARTITIONS
 
     cluster.run(scenario())
 

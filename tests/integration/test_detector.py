@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import signal
 import uuid
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
 import httpx
+import pytest
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from prometheus_client.parser import text_string_to_metric_families
 
 from schemas.disruptions import Disruption
 from schemas.topics import DISRUPTIONS, HOLDS, SNAPSHOTS
-from tests.builders import a_disruption
+from tests.builders import a_disruption, at_once
 from tests.journey import Journey, wait_for
 
 NEARLY = timedelta(minutes=10)  # Than this no test lasts longer; it is not 1970.
@@ -93,14 +95,22 @@ def test_a_detector_that_was_killed_knows_what_it_held(journey: Journey) -> None
     assert f"released/{hold['hold_id']}".encode() in {r.key for r in facts}
 
 
-def test_records_that_are_gone_unread_hold_everything(journey: Journey) -> None:
+@pytest.fixture
+def loses(journey: Journey) -> Iterator[Journey]:
+    """Return a journey that loses records; the policy that other tests rely on may be among them."""
+    yield journey
+    with journey.system.client("detector", "admin") as admin:
+        admin.put("/v1/policy", json=at_once()).raise_for_status()
+
+
+def test_records_that_are_gone_unread_hold_everything(loses: Journey) -> None:
     """Retention passed the snapshot: nobody knows what the lost records said."""
-    journey.system.children["detector"].stop(signal.SIGKILL)
-    journey._broken.add("detector")
-    journey.produce(DISRUPTIONS.name, a_disruption(network=journey.network))
-    delete_what_is_there(journey)
-    journey.system.replace("detector")
-    (hold,) = wait_for("the precautionary hold", journey.holds)
+    loses.system.children["detector"].stop(signal.SIGKILL)
+    loses._broken.add("detector")
+    loses.produce(DISRUPTIONS.name, a_disruption(network=loses.network))
+    delete_what_is_there(loses)
+    loses.system.replace("detector")
+    (hold,) = wait_for("the precautionary hold", loses.holds)
     assert hold["matchers"] == "{}"
     assert "lost" in hold["reason"]
     assert abs(datetime.fromisoformat(hold["opened_at"]) - datetime.now(UTC)) < NEARLY
@@ -116,22 +126,22 @@ def delete_what_is_there(journey: Journey) -> None:
     admin.close()
 
 
-def test_a_detector_that_slept_sees_that_records_are_gone_unread(journey: Journey) -> None:
+def test_a_detector_that_slept_sees_that_records_are_gone_unread(loses: Journey) -> None:
     """The model's CUT_UNSEEN: Kafka's client goes on at what is left, and says nothing of the gap."""
-    detector = journey.system.children["detector"]
+    detector = loses.system.children["detector"]
     detector.tell(signal.SIGSTOP)
     try:
         # The first ends the fetch that is under way; what comes behind it is asked for too late.
-        over = a_disruption(network=journey.network, disruption_id="none", status="resolved")
-        journey.produce(DISRUPTIONS.name, over)
-        journey.produce(DISRUPTIONS.name, a_disruption(network=journey.network))
-        delete_what_is_there(journey)
+        over = a_disruption(network=loses.network, disruption_id="none", status="resolved")
+        loses.produce(DISRUPTIONS.name, over)
+        loses.produce(DISRUPTIONS.name, a_disruption(network=loses.network))
+        delete_what_is_there(loses)
     finally:
         detector.tell(signal.SIGCONT)
-    (hold,) = wait_for("the precautionary hold", journey.holds)
+    (hold,) = wait_for("the precautionary hold", loses.holds)
     assert hold["matchers"] == "{}"
     assert "lost" in hold["reason"]
-    journey.release(hold["hold_id"])
+    loses.release(hold["hold_id"])
 
 
 def test_snapshots_are_written_for_what_was_folded(journey: Journey) -> None:

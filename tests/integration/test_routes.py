@@ -184,7 +184,19 @@ async def test_a_development_key_works_from_this_machine_only(apps: dict[str, Fa
     for host, status in (("127.0.0.1", 200), ("10.0.0.7", 403)):
         transport = httpx.ASGITransport(apps["detector"], client=(host, 1))
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            assert (await client.get("/v1/holds", headers=headers)).status_code == status
+            assert (await client.get("/v1/policy", headers=headers)).status_code == status
+
+
+@pytest.mark.parametrize("path", ["/v1/holds", "/v1/incidents", "/v1/incidents/inc-0-0-0"])
+async def test_what_was_not_read_yet_is_not_called_empty(
+    path: str, apps: dict[str, FastAPI]
+) -> None:
+    transport = httpx.ASGITransport(apps["detector"], client=("127.0.0.1", 1))
+    headers = {"authorization": "Bearer viewer"}
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        answer = await client.get(path, headers=headers)
+    assert answer.status_code == 503
+    assert "still being read" in answer.json()["detail"]
 
 
 async def test_a_key_speaks_for_its_networks_only(apps: dict[str, FastAPI]) -> None:
