@@ -47,6 +47,7 @@ class Offers(ABC):
     def __init__(self, world: World) -> None:
         self.world, self.chance = world, world.chance
         self.results: dict[str, list[str]] = {}
+        self.attempts: dict[str, int] = {}  # The newest that was spoken of.
 
     @abstractmethod
     async def begin(self) -> None:
@@ -57,9 +58,13 @@ class Offers(ABC):
         """Let there be one more."""
 
     def on_outcome(self, outcome: Outcome) -> None:
-        if outcome.post_id in self.results:
+        if outcome.post_id not in self.results:
+            return
+        self.world.say(f"outcome of {outcome.post_id}: {outcome.result} {outcome.reason}")
+        newest = self.attempts.setdefault(outcome.post_id, outcome.attempt)
+        if outcome.attempt >= newest or outcome.result != "held":  # Else it is said once more.
             self.results[outcome.post_id].append(outcome.result)
-            self.world.say(f"outcome of {outcome.post_id}: {outcome.result} {outcome.reason}")
+        self.attempts[outcome.post_id] = max(newest, outcome.attempt)
 
     def objection(self, post: Post) -> str:
         """Say why an offer must not begin to go out, hold or no hold."""
