@@ -50,7 +50,7 @@ def main() -> int:
     if wanted.mutant:
         mutants.put_in(wanted.mutant)
     if wanted.seed is not None:
-        return _one(wanted.seed, queued=wanted.queue or None, trace=wanted.trace)
+        return _one(wanted.seed, queued=wanted.queue, trace=wanted.trace)
     if wanted.jobs > 1:
         return _shared(wanted)
     return _many(wanted)
@@ -67,7 +67,7 @@ def _arguments() -> argparse.Namespace:
     made.add_argument("--minutes", type=float, help="go on so long, whatever their number")
     made.add_argument("--jobs", type=int, default=1, help="processes beside each other")
     made.add_argument(
-        "--queue", action="store_true",
+        "--queue", action=argparse.BooleanOptionalAction,
         help=f"every evening with real schedulers on PostgreSQL, not only each {QUEUED_EVERY}th",
     )  # fmt: skip
     made.add_argument("--mutants", nargs="*", metavar="NAME", help="faults put into the code")
@@ -137,6 +137,10 @@ def _one(seed: int, *, queued: bool | None, trace: bool) -> int:
     return 1 if world.broken else 0
 
 
+def _flag(queued: bool | None) -> list[str]:
+    return [] if queued is None else ["--queue"] if queued else ["--no-queue"]
+
+
 def _shrunk(world: Any) -> Any:
     """Leave out one fault after the other, as long as it breaks in the same way."""
     for number in range(1, world.misfortune.count + 1):
@@ -157,7 +161,7 @@ def _many(wanted: argparse.Namespace) -> int:
     )
     done, bad = 0, []
     for seed in seeds:
-        world = _play(seed, queued=wanted.queue or None)
+        world = _play(seed, queued=wanted.queue)
         done += 1
         if world.broken:
             bad.append(seed)
@@ -169,7 +173,7 @@ def _many(wanted: argparse.Namespace) -> int:
     taken_s = time.monotonic() - begin
     print(f"{done} schedules, {len(bad)} broken, {taken_s:.1f} s, {done / taken_s:.1f} schedules/s")
     for seed in bad[:3]:
-        print(f"  ./run simulate --seed {seed} {'--queue ' * wanted.queue}--trace")
+        print(f"  ./run simulate --seed {seed} {' '.join([*_flag(wanted.queue), '--trace'])}")
     return 1 if bad else 0
 
 
@@ -180,7 +184,7 @@ def _shared(wanted: argparse.Namespace) -> int:
     running = [
         subprocess.Popen(
             [*command, "--schedules", str(each), "--first", str(wanted.first + job * (each if not wanted.minutes else 10**9)),
-             *(["--minutes", str(wanted.minutes)] if wanted.minutes else []), *["--queue"] * wanted.queue]
+             *(["--minutes", str(wanted.minutes)] if wanted.minutes else []), *_flag(wanted.queue)]
         )
         for job in range(wanted.jobs)
     ]  # fmt: skip
@@ -212,7 +216,10 @@ def _all_mutants(names: list[str], jobs: int, *, keep: bool) -> int:
     for one in caught:
         what = mutants.MUTANTS[one.name].what
         table.add_row(
-            one.name, what, str(one.schedules), one.said if one.is_caught else "NOT CAUGHT"
+            one.name,
+            what,
+            str(one.schedules),
+            one.said if one.is_caught else f"NOT CAUGHT {one.said}",
         )
     screen.print(table)
     if keep:
@@ -224,9 +231,18 @@ def _mutant(name: str) -> Caught:
     mutants.put_in(name)
     _set_up(tells=False)
     for seed in range(MOST_SCHEDULES):
-        if broken := _play(seed, queued=mutants.MUTANTS[name].queued).broken:
-            return Caught(name, is_caught=True, schedules=seed + 1, said=broken[0][:100])
+        queued = mutants.MUTANTS[name].queued
+        if broken := _play(seed, queued=queued).broken:
+            holds = _holds_without(seed, queued=queued)
+            said = broken[0][:100] if holds else f"the evening {seed} breaks without it as well"
+            return Caught(name, is_caught=holds, schedules=seed + 1, said=said)
     return Caught(name, is_caught=False, schedules=MOST_SCHEDULES, said="")
+
+
+def _holds_without(seed: int, *, queued: bool | None) -> bool:
+    """Play the evening on the code as it is: what breaks there as well shows nothing of a mutant."""
+    command = [sys.executable, "-m", "tests.simulation", "--seed", str(seed), *_flag(queued)]
+    return subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode == 0
 
 
 def _keep(caught: list[Caught]) -> None:
