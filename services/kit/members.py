@@ -28,10 +28,11 @@ log = structlog.get_logger()
 
 
 class Members:
-    """Looks after the consumers of one process."""
+    """Looks after the consumers of one process, and whether groups that it leaves to `others` have members."""
 
     def __init__(self, broker: KafkaBroker, cluster: Cluster, *, crash: Crash) -> None:
         self.broker, self.cluster, self.crash = broker, cluster, crash
+        self.others, self.deserted = frozenset[str](), frozenset[str]()
         self._missed: dict[str, int] = {}
 
     async def keep_looking(self) -> None:
@@ -42,8 +43,7 @@ class Members:
 
     async def look(self) -> None:
         """Look once; a consumer that will read no more ends the process."""
-        found = [getattr(one, "consumer", None) for one in self.broker.subscribers]
-        consumers = [one for one in found if one is not None]
+        consumers = [c for s in self.broker.subscribers if (c := getattr(s, "consumer", None))]
         for consumer in consumers:
             for task in tasks_of(consumer):
                 if task.done():
@@ -54,10 +54,11 @@ class Members:
     async def _look_at_groups(self, consumers: Collection[Any]) -> None:
         try:
             async with asyncio.timeout(ANSWER_S):
-                states = await self._ask({one._group_id for one in consumers})  # noqa: SLF001
+                states = await self._ask(self.others | {one._group_id for one in consumers})  # noqa: SLF001
         except (KafkaError, TimeoutError, OSError) as error:  # Nobody knows: that is not missed.
             log.warning("groups were not asked", why=str(error) or type(error).__name__)
             return
+        self.deserted = frozenset(g for g in self.others if not states.get(g, ("", ()))[1])
         for consumer in consumers:
             instance = instance_of(consumer)
             state, members = states.get(consumer._group_id, ("", frozenset()))  # noqa: SLF001

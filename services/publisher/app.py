@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
+from faststream.kafka import KafkaBroker
 from pydantic import Field
 
 from schemas.topics import TOPICS
@@ -61,7 +62,7 @@ from services.publisher.push_store import PushStore
 from services.publisher.rendering import Ways
 from services.publisher.site import Site, SiteLayer
 from services.publisher.store import SCHEMA, Store
-from services.publisher.stream import Stream
+from services.publisher.stream import Carries, Stream
 from services.publisher.takeback import TakeBack
 
 VERSION = "0.1.0"
@@ -85,6 +86,9 @@ class PublisherSettings(Settings):
     """What the publisher is told besides."""
 
     lease_s: float = Field(default=0.25, gt=0, le=5, description="how long a fence is relied on")
+    carries: Carries = Field(
+        default="all", description="all, or only offers, or only updates: both must be carried"
+    )
     accounts: Path = Field(default=Path("accounts.yaml"), description="file of channel accounts")
     page: Path | None = Field(default=None, description="file of the public page")
     page_folder: Path | None = Field(default=None, description="the site is written there as well")
@@ -123,12 +127,13 @@ def new_service(_: Settings) -> FastAPI:
         clock=clock,
         registry=registry,
         crash=telemetry.crash,
+        carries=settings.carries,
     )
+    members = _new_members(broker, settings, stream)
     tables = Tables(PageStore(engine), MailStore(engine), PushStore(engine))
     channels = {n: _channel(a, tables, clock, url=settings.public_url) for n, a in accounts.items()}
     paces = Paces(engine, clock=clock, registry=registry)
     stream.deliver_by(_new_delivery(store, channels, accounts, paces, stream))
-    audit = Audit(engine, clock=clock, lease_s=settings.lease_s, registry=registry)
     archive = Archive(engine, clock=clock, days=settings.ledger_days)
     mailer, pusher = _subscriptions(accounts, url=settings.public_url)
     site = _new_site(settings, tables.page, stream, clock, ways=_ways(mailer, pusher))
@@ -147,14 +152,15 @@ def new_service(_: Settings) -> FastAPI:
             await stack.enter_async_context(
                 kafka.background(
                     telemetry.crash,
-                    Members(broker, settings.cluster, crash=telemetry.crash).keep_looking(),
+                    members.keep_looking(),
                     stream.gate.fences.keep_on(),
                     stream.keep_retractions(),
                     archive.keep_moving(),
-                    audit.keep_checking(),
+                    Audit(
+                        engine, clock=clock, lease_s=settings.lease_s, registry=registry
+                    ).keep_checking(),
                     site.keep_fresh(),
-                    stream.due.keep_commits(),
-                    stream.updates.keep_commits(),
+                    *(queues.keep_commits() for queues in stream.carried),
                 )
             )
             yield
@@ -165,7 +171,7 @@ def new_service(_: Settings) -> FastAPI:
         keys=web.Keys(settings.keys),
         registry=registry,
         readiness=lambda: _not_ready(stream, site),
-        remarks=lambda: paces.remarks() | stream.delivery.remarks(),
+        remarks=lambda: paces.remarks() | stream.delivery.remarks() | _deserted(members),
         lifespan=lifespan,
     )
     for router in (
@@ -180,6 +186,19 @@ def new_service(_: Settings) -> FastAPI:
 
 async def _not_ready(stream: Stream, site: Site) -> dict[str, str]:
     return await stream.not_ready() | site.not_ready()
+
+
+def _new_members(broker: KafkaBroker, settings: Settings, stream: Stream) -> Members:
+    members = Members(broker, settings.cluster, crash=telemetry.crash)
+    members.others = stream.left_to_others
+    return members
+
+
+def _deserted(members: Members) -> dict[str, str]:
+    return {
+        f"group {group}": "no publisher carries what it is for: INTERLOCK_CARRIES leaves it to another"
+        for group in members.deserted
+    }
 
 
 def _new_delivery(

@@ -30,17 +30,10 @@ log = structlog.get_logger()
 class Queues:
     """One topic with a group: its records in hand, and the tasks that settle them."""
 
-    def __init__(
-        self,
-        broker: KafkaBroker,
-        topic: Topic,
-        handler: kafka.Handler,
-        *,
-        group: str,
-        instance: str,
-        crash: kafka.Crash,
-    ) -> None:
-        self.topic, self.crash = topic, crash
+    subscription: kafka.Subscription
+
+    def __init__(self, topic: Topic, *, group: str, crash: kafka.Crash) -> None:
+        self.topic, self.group, self.crash = topic, group, crash
         self.settle: Callable[[Job], Awaitable[None]]
         self.parallel: Callable[[str], int] = lambda _: 1
         self.assigned_once = False
@@ -50,17 +43,20 @@ class Queues:
         self._queues: dict[str, asyncio.Queue[Job]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._resting: dict[str, set[int]] = {}  # Account to paused partitions.
+
+    def read(self, broker: KafkaBroker, handler: kafka.Handler, *, instance: str) -> None:
+        """Join the group. Without it the queues stay empty, and the topic is another publisher's."""
         self.subscription = kafka.subscribe(
             broker,
-            topic.name,
+            self.topic.name,
             handler,
-            group=group,
+            group=self.group,
             instance=instance,
             batch_records=BATCH_RECORDS,
             listener=kafka.Rebalance(
-                assigned=self._on_assigned, revoked=self._on_revoked, crash=crash
+                assigned=self._on_assigned, revoked=self._on_revoked, crash=self.crash
             ),
-            crash=crash,
+            crash=self.crash,
         )
 
     def take(

@@ -7,7 +7,8 @@
 | posts.due | `on_due` | offers, settled by the delivery of their account, behind the gate |
 | status.updates | `on_updates` | a subscriber and tasks of its own: nothing makes an update wait |
 
-A record of the last two is committed when its posts are settled, and not before.
+A record of the last two is committed when its posts are settled, and not before. A publisher may carry one
+of the two alone: beside offers that keep its loop busy an update would wait for its turn.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 import structlog
 from faststream.kafka import KafkaBroker
@@ -53,6 +54,7 @@ HOLD_RECORDS: Final = 5_000  # At a start there may be a million.
 READY_FENCE_S: Final = 3 * PROBE_S
 RESUME_EVERY_S: Final = 15.0
 RESUME_AFTER_S: Final = 60.0  # Longer than a retraction that is worked on rests and asks.
+Carries: TypeAlias = Literal["all", "offers", "updates"]
 log = structlog.get_logger()
 
 
@@ -71,6 +73,7 @@ class Stream:
         clock: Clock,
         registry: CollectorRegistry,
         crash: kafka.Crash,
+        carries: Carries = "all",
     ) -> None:
         self.broker, self.publisher, self.clock = broker, publisher, clock
         self.accounts, self.counted = dict(accounts), Partitions(cluster, DISRUPTIONS)
@@ -90,9 +93,14 @@ class Stream:
         self._incidents_view = kafka.subscribe(
             broker, INCIDENTS.name, self.on_incidents, view=True, crash=crash
         )
-        groups: dict[str, Any] = {"instance": instance, "crash": crash}
-        self.due = Queues(broker, DUE, self.on_due, group=GROUP_DUE, **groups)
-        self.updates = Queues(broker, UPDATES, self.on_updates, group=GROUP_UPDATES, **groups)
+        self.due = Queues(DUE, group=GROUP_DUE, crash=crash)
+        self.updates = Queues(UPDATES, group=GROUP_UPDATES, crash=crash)
+        both = {"offers": (self.due, self.on_due), "updates": (self.updates, self.on_updates)}
+        self.carried = [queues for kind, (queues, _) in both.items() if carries in (kind, "all")]
+        self.left_to_others = frozenset(q.group for q, _ in both.values() if q not in self.carried)
+        for queues, handler in both.values():
+            if queues in self.carried:
+                queues.read(broker, handler, instance=instance)
 
     def deliver_by(self, delivery: Delivery) -> None:
         """Hand every post to this delivery, which asks our gate."""
@@ -207,7 +215,7 @@ class Stream:
         missing: dict[str, str] = {}
         if self.gate.fences.age_s() > READY_FENCE_S:
             missing["fence"] = "no fence has passed lately: offers wait, status updates go on"
-        if not (self.due.assigned_once and self.updates.assigned_once):
+        if not all(queues.assigned_once for queues in self.carried):
             missing["assignment"] = "waiting for the groups to hand out partitions"
         return missing
 

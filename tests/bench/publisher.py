@@ -54,12 +54,17 @@ SELECT 'old-' || n, 'offer', 'null-0', 'sent', 1, 'bench', n, '{"line": "coast"}
        now() - interval '30 days', now() - interval '30 days', n::text
 FROM generate_series(1, $1) AS n
 """
+VOICE = "publisher-2"  # It runs only where updates have a publisher of their own.
+CARRIED = {"publisher": "offers", VOICE: "updates"}
 FENCED, UNFENCED = ("0", "fence"), ("0", "no-fence")
 
 
 def measure() -> list[dict[str, Any]]:
     """Run it; returns the rows of the table."""
-    with tempfile.TemporaryDirectory() as folder, System(Path(folder), progress=_say) as system:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        System(Path(folder), progress=_say, copies={"publisher": 2}) as system,
+    ):
         seen = Path(folder) / "seen"
         system.extra_env["NULL_SEEN"] = str(seen)
         known = {name: {"channel": "feed", "updates": "{}"} for name in ACCOUNTS}
@@ -76,6 +81,7 @@ def measure() -> list[dict[str, Any]]:
 def _offers(system: System) -> list[dict[str, Any]]:
     rates: dict[str, list[float]] = {"fence": [], "no-fence": []}
     system.stopping = True
+    system.children[VOICE].stop()
     system.children["scheduler"].stop()  # It would read the outcomes, on the same two cores.
     for _ in range(ROUNDS):
         for mode in (FENCED, UNFENCED):
@@ -181,6 +187,8 @@ def _updates(system: System, seen: Path) -> list[dict[str, Any]]:
     system.replace("publisher", _null(FENCED))
     _say("updates, while it is published as fast as may be")
     full = uvloop.run(_say_updates(system.kafka, seen))
+    _say("the same, with a publisher of their own for the updates")
+    apart = _apart(system, seen)
     ratio = _centile(waiting, 99) / _centile(idle, 99)
     return [
         _row("update, acknowledged → at the channel, idle", idle),
@@ -195,7 +203,20 @@ def _updates(system: System, seen: Path) -> list[dict[str, Any]]:
             "met": ratio <= 2,
         },
         _row("the same while the backlog is published as fast as may be (both cores busy)", full),
+        _row("and with a publisher of their own (INTERLOCK_CARRIES=updates)", apart),
     ]
+
+
+def _apart(system: System, seen: Path) -> list[float]:
+    """Measure with offers and updates in a process each; then there is one again."""
+    system.env_of = {name: {"INTERLOCK_CARRIES": what} for name, what in CARRIED.items()}
+    for name in CARRIED:
+        system.replace(name, _null(FENCED))
+    found = uvloop.run(_say_updates(system.kafka, seen))
+    system.children[VOICE].stop()
+    system.env_of = {}
+    system.replace("publisher", _null(FENCED))
+    return found
 
 
 async def _archive(database_url: str) -> list[dict[str, Any]]:

@@ -73,6 +73,12 @@ async def test_whoever_reads_is_left_alone(watched: Watched) -> None:
     assert instance_of(watched.grouped.consumer) == f"{watched.name}-{DUE.name}"
 
 
+async def test_a_group_that_is_left_to_others_is_seen_to_be_empty(watched: Watched) -> None:
+    watched.members.others = frozenset({watched.name, "nobody-is-in-it"})
+    await watched.members.look()
+    assert watched.members.deserted == {"nobody-is-in-it"}
+
+
 @pytest.mark.parametrize("which", ["grouped", "alone"])
 async def test_a_consumer_whose_own_task_has_ended_ends_the_process(
     which: str, watched: Watched

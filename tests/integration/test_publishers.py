@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ import yaml
 from ops.embedded.process import free_port
 from ops.embedded.system import System
 from ops.policies import DEFAULT, read_policy
+from tests.builders import at_once
 from tests.journey import Journey, wait_for
 
 ACCOUNTS = [f"social-{number}" for number in range(12)]
@@ -37,6 +39,47 @@ def many(
             policy = read_policy(DEFAULT).model_dump(mode="json")
             admin.put("/v1/policy", json=policy).raise_for_status()
         yield running
+
+
+@pytest.fixture
+def apart(new_system: Callable[..., System]) -> Iterator[System]:
+    """Return a system whose offers and updates have a publisher each."""
+    with_two = new_system(copies={"publisher": 2})
+    with_two.env_of |= {
+        "publisher": {"INTERLOCK_CARRIES": "offers"},
+        "publisher-2": {"INTERLOCK_CARRIES": "updates"},
+    }
+    with with_two as running:
+        with running.client("detector", "admin") as admin:
+            admin.put("/v1/policy", json=at_once()).raise_for_status()
+        yield running
+
+
+def test_offers_and_updates_may_have_a_publisher_each(apart: System) -> None:
+    with Journey(apart) as journey:
+        campaign = journey.campaign(
+            labels={"network": journey.network, "line": "coast"}, recovery={"plan": "resume"}
+        )
+        apart.children["publisher-2"].tell(signal.SIGSTOP)
+        try:
+            (first,) = journey.offers(campaign, {})
+            wait_for("the first offer", lambda: journey.seen(among=[first]))
+            journey.event()
+            wait_for("the hold in force", lambda: journey.gate()["open_holds"])
+            assert journey.updates() == []
+        finally:
+            apart.children["publisher-2"].tell(signal.SIGCONT)
+        wait_for("the updates", journey.updates)
+        (second,) = journey.offers(campaign, {})
+        apart.children["publisher"].tell(signal.SIGSTOP)
+        try:
+            told = len(journey.updates())
+            journey.event(status="resolved")
+            wait_for("the last updates", lambda: len(journey.updates()) > told)
+            assert journey.seen(among=[second]) == []
+        finally:
+            apart.children["publisher"].tell(signal.SIGCONT)
+        wait_for("the second offer", lambda: journey.seen(among=[second]))
 
 
 def publishers(system: System) -> list[str]:

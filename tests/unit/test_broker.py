@@ -16,7 +16,6 @@ from aiokafka import TopicPartition
 from schemas.topics import DUE
 from services.kit import broker as kafka
 from services.kit.broker import still_ours
-from services.kit.cluster import Cluster
 from services.publisher.queues import Queues
 from tests.simulation.log import Stored
 
@@ -84,8 +83,7 @@ async def test_what_went_to_another_publisher_is_neither_taken_nor_committed() -
     async def nothing(*_: Any) -> None:
         return
 
-    broker = kafka.new_broker(Cluster("127.0.0.1:1"), client_id="test")
-    queues = Queues(broker, DUE, nothing, group="g", instance="i", crash=lambda *_: None)
+    queues = Queues(DUE, group="g", crash=lambda *_: None)
     queues.settle = nothing
     queues.subscription = SimpleNamespace(consumer=Committer())  # type: ignore[assignment]
     await queues._on_assigned([0, 1])
