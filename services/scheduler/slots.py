@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import itertools
 import re
+from calendar import isleap
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, time, timedelta
+from datetime import MAXYEAR, UTC, date, datetime, time, timedelta
+from functools import cache
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -113,11 +115,8 @@ def recurring(rule: str, *, first: datetime, frame: Frame) -> list[datetime]:
         raise ValueError("FREQ: HOURLY is the most often")
     count = re.search(r"COUNT=(\d+)", rule.upper())
     most = min(int(count[1]), MOST_TIMES + 1) if count else MOST_TIMES + 1
-    # A rule that never comes true must not be searched to the end of the calendar.
-    horizon = local + YEARS_AHEAD * 365 * DAY
-    until = min(made._until or horizon, horizon)  # type: ignore[attr-defined]  # noqa: SLF001
     found: list[datetime] = []
-    for one in itertools.islice(made.replace(count=None, until=until), most):
+    for one in itertools.islice(_times(made, local), most):
         at = to_instant(one, frame.zone)
         if frame.ends_at is not None and at >= frame.ends_at:
             break
@@ -127,3 +126,31 @@ def recurring(rule: str, *, first: datetime, frame: Frame) -> list[datetime]:
             )
         found.append(at)
     return found
+
+
+def _times(rule: rrule, local: datetime) -> Iterator[datetime]:
+    """Yield a rule's wall-clock times of the next five years.
+
+    dateutil looks for the next one until the year 9999, however near the rule's end is, so that one which never
+    comes true takes many seconds. So it is asked in the last years that are like those we want.
+    """
+    horizon = local + YEARS_AHEAD * 365 * DAY
+    until = min(rule._until or horizon, horizon)  # type: ignore[attr-defined]  # noqa: SLF001
+    if until < local:
+        return
+    years = _last_years_like(local.year) - local.year
+    begins, ends = (at.replace(year=at.year + years) for at in (local, until))
+    for one in rule.replace(count=None, dtstart=begins, until=ends):
+        yield one.replace(year=one.year - years)
+
+
+@cache
+def _last_years_like(year: int) -> int:
+    """Return the last year of which each day, and each in the years around it, has the same weekday."""
+
+    def around(first: int) -> list[tuple[bool, int]]:
+        years = range(first - 1, first + YEARS_AHEAD + 2)
+        return [(isleap(one), date(one, 1, 1).weekday()) for one in years]
+
+    latest = MAXYEAR - YEARS_AHEAD - 1
+    return next(one for one in range(latest, year - 1, -1) if around(one) == around(year))

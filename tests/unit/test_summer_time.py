@@ -8,6 +8,7 @@ from functools import cache
 from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
+from dateutil.rrule import rrulestr
 
 from services.scheduler.slots import Frame, Hours, recurring
 
@@ -96,4 +97,32 @@ def test_a_rule_is_at_most_hourly(rule: str) -> None:
 
 def test_a_rule_that_never_comes_true_has_no_times() -> None:
     rule = "FREQ=HOURLY;BYMONTH=2;BYMONTHDAY=30;COUNT=3"
+    assert recurring(rule, first=BEGIN, frame=Frame(zone=ZoneInfo("UTC"))) == []
+
+
+@pytest.mark.parametrize("first", ["2026-11-26", "2028-02-29", "2096-03-01", "2099-12-31"])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "FREQ=YEARLY;BYMONTH=2;BYMONTHDAY=29",
+        "FREQ=YEARLY;BYWEEKNO=1,53;BYDAY=MO",
+        "FREQ=YEARLY;BYYEARDAY=1,366;INTERVAL=2",
+        "FREQ=MONTHLY;BYDAY=FR;BYMONTHDAY=13",
+        "FREQ=MONTHLY;BYDAY=MO,TU,WE,TH,FR;BYSETPOS=-1",
+        "FREQ=WEEKLY;INTERVAL=3;BYDAY=SA;WKST=SU",
+        "FREQ=DAILY;INTERVAL=17",
+        "FREQ=HOURLY;INTERVAL=5;BYHOUR=0,7,23;BYDAY=SU;UNTIL=20990601T000000",
+    ],
+)
+def test_the_years_that_are_asked_are_like_those_that_are_wanted(rule: str, first: str) -> None:
+    """Dateutil is asked in another century; its own answer for ours is the same."""
+    begin = datetime.fromisoformat(f"{first}T07:30:00+00:00")
+    naive = begin.replace(tzinfo=None)
+    plain = rrulestr(rule, dtstart=naive).between(naive, naive + timedelta(days=5 * 365), inc=True)
+    found = recurring(rule, first=begin, frame=Frame(zone=ZoneInfo("UTC")))
+    assert [at.replace(tzinfo=None) for at in found] == plain
+
+
+def test_a_rule_that_ended_before_its_first_time_has_none() -> None:
+    rule = "FREQ=DAILY;UNTIL=20200101T000000"
     assert recurring(rule, first=BEGIN, frame=Frame(zone=ZoneInfo("UTC"))) == []
