@@ -17,7 +17,7 @@ SHELL = {
     "archive", "audit", "ends", "intake", "mail_store", "page_store", "paces", "partitions", "fences", "gatekeeper", "push", "push_store", "site", "subscribe", "takeback",
 }  # fmt: skip
 PURE = {
-    "__future__", "collections", "dataclasses", "datetime", "enum", "functools", "json", "math",
+    "__future__", "calendar", "collections", "dataclasses", "datetime", "enum", "functools", "json", "math",
     "operator", "typing", "pydantic", "pydantic_core", "schemas", "zoneinfo",
     "jmespath",  # Expressions over JSON.
     "csv", "dateutil", "icalendar", "io", "itertools", "re", "urllib",

@@ -140,7 +140,8 @@ def after_unknown(
 
     `looked`: it was looked for since, and was not there.
     """
-    if age_s < can.idempotent_s or can.refuses_duplicates:
+    knows_keys = can.idempotent_s > 0  # Where clocks differ an age may be negative.
+    if (knows_keys and age_s < can.idempotent_s) or can.refuses_duplicates:
         return SendAgain()
     if can.reads_back != "none" and not looked:
         return LookUp()

@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import MutableMapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -209,7 +209,7 @@ def _all_mutants(names: list[str], jobs: int, *, keep: bool) -> int:
     caught = []
     # A process for each: what was imported stays as it was.
     with multiprocessing.get_context("fork").Pool(max(1, jobs), maxtasksperchild=1) as pool:
-        for one in pool.imap(_mutant, names):
+        for one in pool.imap(partial(_mutant, compares=keep), names):
             screen.print(f"  {one.name}: {one.schedules} schedules")
             caught.append(one)
     table = Table("mutant", "what is wrong with it", "schedules", "how it shows")
@@ -227,13 +227,13 @@ def _all_mutants(names: list[str], jobs: int, *, keep: bool) -> int:
     return 0 if all(one.is_caught for one in caught) else 1
 
 
-def _mutant(name: str) -> Caught:
+def _mutant(name: str, *, compares: bool) -> Caught:
     mutants.put_in(name)
     _set_up(tells=False)
     for seed in range(MOST_SCHEDULES):
         queued = mutants.MUTANTS[name].queued
         if broken := _play(seed, queued=queued).broken:
-            holds = _holds_without(seed, queued=queued)
+            holds = not compares or _holds_without(seed, queued=queued)
             said = broken[0][:100] if holds else f"the evening {seed} breaks without it as well"
             return Caught(name, is_caught=holds, schedules=seed + 1, said=said)
     return Caught(name, is_caught=False, schedules=MOST_SCHEDULES, said="")
@@ -246,18 +246,24 @@ def _holds_without(seed: int, *, queued: bool | None) -> bool:
 
 
 def _keep(caught: list[Caught]) -> None:
+    """Write their rows; those of other mutants stay, each with the commit on which it was measured."""
+    head = ["git", "log", "-1", "--format=%h"]
+    commit = subprocess.run(head, capture_output=True, text=True, check=True).stdout.strip()
+    old = TABLE.read_text().splitlines() if TABLE.exists() else []
+    rows = {line.split("`")[1]: line for line in old if line.startswith("| `")}
+    for c in caught:
+        schedules = c.schedules if c.is_caught else f"**not in {c.schedules}**"
+        what = mutants.MUTANTS[c.name].what
+        rows[c.name] = f"| `{c.name}` | {what} | {schedules} | {c.said} | {commit} |"
     lines = [
         "# Faults put into the code, and how soon the simulation catches them",
         "",
         "Written by `./run simulate --mutants --keep`. Each is a change of the real code's text (`tests/simulation/mutants.py`).",
+        "The evening that shows it holds without it.",
         "",
-        "| mutant | what is wrong with it | schedules until caught | how it shows |",
-        "| --- | --- | --- | --- |",
-        *(
-            f"| `{c.name}` | {mutants.MUTANTS[c.name].what} |"
-            f" {c.schedules if c.is_caught else f'**not in {c.schedules}**'} | {c.said} |"
-            for c in caught
-        ),
+        "| mutant | what is wrong with it | schedules until caught | how it shows | commit |",
+        "| --- | --- | --- | --- | --- |",
+        *(rows[name] for name in mutants.MUTANTS if name in rows),
     ]
     TABLE.write_text("\n".join(lines) + "\n")
 

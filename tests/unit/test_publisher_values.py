@@ -71,6 +71,8 @@ BY_KEY, BY_WORDS = (
         ("offer", AN_HOUR, 60, SendAgain),
         ("offer", AN_HOUR, 3600, GiveUp),
         ("offer", NEVER, 0, GiveUp),
+        ("offer", NEVER, -20, GiveUp),  # A clock was set back, or another's is behind.
+        ("offer", AN_HOUR, -20, SendAgain),
         ("update", NEVER, 0, SendAgain),
         ("update", AN_HOUR, 4000, SendAgain),
         ("offer", BY_KEY, 59, SendAgain),
