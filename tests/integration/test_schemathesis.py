@@ -12,7 +12,7 @@ from ops.embedded.system import SERVICES, System
 from services.kit.web import ROLES
 from tests.journey import wait_for
 
-EXAMPLES = 4  # Of each kind and operation.
+EXAMPLES = 3  # Of each kind and operation.
 CHECKS = (
     "not_a_server_error", "status_code_conformance", "content_type_conformance",
     "response_schema_conformance", "response_headers_conformance",

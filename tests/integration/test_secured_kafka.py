@@ -11,6 +11,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -246,27 +247,40 @@ def test_a_detector_that_may_no_longer_write_holds_ends_and_offers_wait(
     told.event(status="resolved")
 
 
-@pytest.mark.parametrize(
-    ("changed", "said"),
-    [
-        ({"INTERLOCK_KAFKA_PASSWORD_FILE": "publisher.password"}, "does not let us in as detector"),
-        ({"INTERLOCK_KAFKA_USER": ""}, "INTERLOCK_KAFKA_PASSWORD_FILE go together"),
-        ({"INTERLOCK_KAFKA_PASSWORD_FILE": "none"}, "No such file or directory"),
-        ({"INTERLOCK_SIGNING_KEYS": "control.yaml"}, "keys: the first must be one that may sign"),
-    ],
+WRONG = (
+    ("INTERLOCK_KAFKA_PASSWORD_FILE", "publisher.password", "does not let us in as detector"),
+    ("INTERLOCK_KAFKA_USER", "", "INTERLOCK_KAFKA_PASSWORD_FILE go together"),
+    ("INTERLOCK_KAFKA_PASSWORD_FILE", "none", "No such file or directory"),
+    ("INTERLOCK_SIGNING_KEYS", "control.yaml", "keys: the first must be one that may sign"),
 )
-def test_a_service_that_is_not_let_in_says_why_and_ends(
-    secured: Secured, signing: dict[str, Path], changed: dict[str, str], said: str
-) -> None:
-    env = {**os.environ, **secured.environment("detector"), "INTERLOCK_PORT": "0"}
-    for name, value in changed.items():
+
+
+@pytest.fixture(scope="module")
+def ended(secured: Secured, signing: dict[str, Path]) -> dict[tuple[str, ...], tuple[int, str]]:
+    """Return how detectors with a wrong setting ended: its code, and what it said; all begun at once."""
+    assert signing
+
+    def end(wrong: tuple[str, str, str]) -> tuple[int, str]:
+        name, value, _ = wrong
+        env = {**os.environ, **secured.environment("detector"), "INTERLOCK_PORT": "0"}
         env[name] = str(secured.folder / value) if value else ""
-    command = [sys.executable, "-m", "services.cli", "serve", "detector"]
-    done = subprocess.run(
-        command, env=env, capture_output=True, text=True, timeout=ANSWER_S * 3, check=False
-    )
-    assert done.returncode != 0
-    assert said in done.stdout + done.stderr, done.stdout + done.stderr
+        command = [sys.executable, "-m", "services.cli", "serve", "detector"]
+        done = subprocess.run(
+            command, env=env, capture_output=True, text=True, timeout=ANSWER_S * 3, check=False
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    with ThreadPoolExecutor(len(WRONG)) as pool:
+        return dict(zip(WRONG, pool.map(end, WRONG), strict=True))
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: wrong[2])
+def test_a_service_that_is_not_let_in_says_why_and_ends(
+    ended: dict[tuple[str, ...], tuple[int, str]], wrong: tuple[str, str, str]
+) -> None:
+    code, said = ended[wrong]
+    assert code != 0
+    assert wrong[2] in said, said
 
 
 def test_what_the_rules_would_be_is_told_before() -> None:
