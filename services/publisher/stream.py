@@ -85,7 +85,7 @@ class Stream:
         self.outbox = Outbox(broker, clock=clock, registry=registry)
         self.gate = Gatekeeper(
             self.outbox, self.counted, publisher=publisher, lease_s=lease_s,
-            on_opened=lambda hold: self._spawn(self._take_back(hold)),
+            on_opened=self._on_opened,
             clock=clock, registry=registry, crash=crash,
         )  # fmt: skip
         on_holds = self.gate.on_holds
@@ -137,6 +137,12 @@ class Stream:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def _on_opened(self, hold: HoldOpened) -> None:
+        if (
+            self.due in self.carried
+        ):  # Take-backs are about offers, and would be in an update's way.
+            self._spawn(self._take_back(hold))
+
     async def _take_back(self, hold: HoldOpened) -> None:
         await self.gate.knows()
         while hold.hold_id in self.gate.holds:
@@ -160,8 +166,8 @@ class Stream:
                 return
 
     async def keep_retractions(self) -> None:
-        """End what another publisher began to take back and did not end, for ever."""
-        while True:
+        """End what another publisher began to take back and did not end, for ever; where offers are carried."""
+        while self.due in self.carried:
             await asyncio.sleep(RESUME_EVERY_S)
             try:
                 before = self.clock.now() - timedelta(seconds=RESUME_AFTER_S)

@@ -22,6 +22,7 @@ from services.publisher import partitions as publisher_partitions
 from services.publisher.accounts import WebhookAccount
 from services.publisher.delivery import Delivery
 from services.publisher.paces import Paces
+from services.publisher.stream import Carries
 from services.publisher.stream import Stream as PublisherStream
 from services.publisher.takeback import TakeBack
 from services.scheduler import desk as scheduler_desk
@@ -42,6 +43,8 @@ LEASE_S: Final = 0.25
 SNAPSHOT_EVERY_S: Final = 0.5  # Often, so that a schedule sees what follows.
 NAMES: Final = ("detector-1", "detector-2", "publisher-1", "publisher-2")
 SCHEDULERS: Final = ("scheduler-1", "scheduler-2")
+APART: Final[dict[str, Carries]] = {"publisher-1": "offers", "publisher-2": "updates"}
+APART_EVERY: Final = 5  # In each fifth evening offers and updates have a publisher each.
 STALE_S: Final = 3.0  # Shorter than in life, as well.
 TICK_S: Final = 0.3  # Longer: each costs a dozen real round trips.
 
@@ -131,6 +134,7 @@ class Plant:
         stream = PublisherStream(
             broker, cluster=Cluster(""), publisher=publisher, instance=process.name, accounts=self.accounts,
             lease_s=LEASE_S, clock=clock, registry=CollectorRegistry(), crash=crash,
+            carries=APART[process.name] if self.world.seed % APART_EVERY == 0 else "all",
         )  # fmt: skip
         store = MemoryStore(self.rows, publisher=publisher, clock=clock, take_turn=self.take_turn)
         channels: Any = {
@@ -148,7 +152,7 @@ class Plant:
         await stream.start()
         loops = (
             stream.gate.fences.keep_on(), stream.keep_retractions(),
-            stream.due.keep_commits(), stream.updates.keep_commits(),
+            *(queues.keep_commits() for queues in stream.carried),
         )  # fmt: skip
         async with kafka.background(crash, *loops):
             await self.loop.create_future()
