@@ -36,6 +36,7 @@ from tests.faults.seen import CALM, Fault, History
 
 ACCOUNTS: Final = tuple(f"social-{number}" for number in range(4))
 COPIES: Final = {"detector": 2, "publisher": 3, "scheduler": 2}
+CARRY: Final = {"publisher": "offers", "publisher-2": "updates"}  # The third carries both.
 BROKERS: Final = 3
 # Mutants of other services than the publisher.
 MUTATED: Final = {"forgetful": "detector", "unreadable_is_nothing": "detector"}
@@ -112,6 +113,7 @@ class Campaign:
     def _system(self) -> Iterator[System]:
         env = {"INTERLOCK_REQUESTS_PER_MINUTE": "0"}
         system = System(self.folder, progress=self.say, copies=COPIES, brokers=BROKERS, env=env)
+        system.env_of |= {name: {"INTERLOCK_CARRIES": what} for name, what in CARRY.items()}
         for name in system.service_names():
             system.launch[name] = self._command(name)
         if self.host.can_fill:
