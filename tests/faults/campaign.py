@@ -55,7 +55,7 @@ STANDS_S: Final = (2.0, 15.0)
 SETTLE_S: Final = 240.0
 LINE: Final = "coast"
 EVERYTHING: Final = "*"
-CANCELLED, SERVER_ERROR = 200, 500
+CANCELLED, ASKED_BACK, TOO_LATE, SERVER_ERROR = 200, 202, 409, 500
 
 
 class Campaign:
@@ -206,11 +206,13 @@ class Campaign:
         self.history.asked.add(post_id)
         try:
             with self.system.client("scheduler", "marketing") as client:
-                answer = client.delete(f"/v1/posts/{post_id}", timeout=5)
+                answer = client.post(f"/v1/posts/{post_id}/cancel", timeout=5)
         except httpx.TransportError:  # Nobody knows: it is not counted on.
             return
         if answer.status_code == CANCELLED:
             self.history.cancelled[post_id] = time.monotonic()
+        elif answer.status_code not in (ASKED_BACK, TOO_LATE) and answer.status_code < SERVER_ERROR:
+            raise AssertionError(f"a cancellation was answered {answer.status_code}: {answer.text}")
 
     def _queue(self, labels: Labels, due_at: datetime) -> list[str]:
         body = {"name": labels["network"], "labels": labels, "quiet_s": 0,

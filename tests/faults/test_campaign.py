@@ -25,3 +25,4 @@ def test_the_promise_holds_while_processes_are_killed_and_stopped(repository: Pa
     assert done.returncode == 0, done.stdout + done.stderr
     assert "The promise held" in done.stdout
     assert re.search(r"faults; processes started again \| [1-9]", done.stdout), "nothing went wrong"
+    assert re.search(r"went out behind that \(must be 0\), of [1-9]", done.stdout), "none cancelled"
