@@ -21,6 +21,8 @@ from ops.embedded.system import System
 from schemas.policies import Policy, Rule
 
 COUNT, WARM = 100, 10
+VOICE = "publisher-2"  # It runs only where updates have a publisher of their own.
+CARRIED = {"publisher": "offers", VOICE: "updates"}
 PATIENCE_S = 10.0
 WORDS = {"opened": "{{ title }}", "working": "{{ title }}", "resolved": "{{ title }} is over"}
 
@@ -71,24 +73,33 @@ def versus_alertmanager(folder: Path, say: Callable[[str], None]) -> list[dict[s
     receiver = Receiver()
     alertmanager = _start_alertmanager(folder, receiver)
     try:
-        with System(folder / "system", progress=say) as system:
+        with System(folder / "system", progress=say, copies={"publisher": 2}) as system:
             say("the same alerts to both")
+            system.stopping = True
+            system.children[VOICE].stop()
             _prepare(system, receiver)
             theirs, ours = _play(system, alertmanager, receiver)
+            say("the same, with a publisher of their own for the updates")
+            system.env_of = {name: {"INTERLOCK_CARRIES": what} for name, what in CARRIED.items()}
+            for name in CARRIED:
+                system.replace(name)
+            again, apart = _play(system, alertmanager, receiver)
     finally:
         alertmanager.stop()
         receiver.server.shutdown()
-    ratio = statistics.median(ours) / statistics.median(theirs)
     return [
         _row("Alertmanager, group_wait 0s: alert pushed → its webhook called", theirs),
         _row("Interlock: the same alert pushed → the first update at a webhook", ours),
-        {
-            "what": "median of ours over theirs",
-            "aim": "≤ 6 ×",
-            "measured": f"{ratio:.2f} ×",
-            "met": ratio <= 6,
-        },
+        _ratio("median of ours over theirs", ours, theirs),
+        _row("Alertmanager again", again),
+        _row("Interlock with a publisher of their own for the updates", apart),
+        _ratio("median of these over theirs", apart, again),
     ]
+
+
+def _ratio(what: str, ours: list[float], theirs: list[float]) -> dict[str, Any]:
+    ratio = statistics.median(ours) / statistics.median(theirs)
+    return {"what": what, "aim": "≤ 6 ×", "measured": f"{ratio:.2f} ×", "met": ratio <= 6}
 
 
 def _start_alertmanager(folder: Path, receiver: Receiver) -> Any:

@@ -39,7 +39,7 @@ from services.kit import database
 from services.kit.telemetry import Clock
 from services.publisher.archive import Archive
 from services.publisher.store import SCHEMA
-from tests.bench.alertmanager import versus_alertmanager
+from tests.bench.alertmanager import CARRIED, VOICE, versus_alertmanager
 
 ACCOUNTS = [f"null-{number}" for number in range(4)]
 OFFERS, ROUNDS = 30_000, 5
@@ -54,8 +54,6 @@ SELECT 'old-' || n, 'offer', 'null-0', 'sent', 1, 'bench', n, '{"line": "coast"}
        now() - interval '30 days', now() - interval '30 days', n::text
 FROM generate_series(1, $1) AS n
 """
-VOICE = "publisher-2"  # It runs only where updates have a publisher of their own.
-CARRIED = {"publisher": "offers", VOICE: "updates"}
 FENCED, UNFENCED = ("0", "fence"), ("0", "no-fence")
 
 
