@@ -217,9 +217,9 @@ class Stream:
         return None
 
     async def not_ready(self) -> dict[str, str]:
-        """Return what is missing before offers can flow, each with its reason."""
+        """Return what is missing before posts can flow, each with its reason; an update needs no fence."""
         missing: dict[str, str] = {}
-        if self.gate.fences.age_s() > READY_FENCE_S:
+        if self.due in self.carried and self.gate.fences.age_s() > READY_FENCE_S:
             missing["fence"] = "no fence has passed lately: offers wait, status updates go on"
         if not all(queues.assigned_once for queues in self.carried):
             missing["assignment"] = "waiting for the groups to hand out partitions"

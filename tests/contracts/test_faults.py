@@ -112,8 +112,8 @@ def quick(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> No
     monkeypatch.setattr(backoff, "LAST_RETRY_S", 0.05)
     given = getattr(request.node, "callspec", None)
     if given is not None and given.params.get("fault") == "answer lost":
-        monkeypatch.setattr(http, "TIMEOUT_S", 1.0)
-        monkeypatch.setattr(email, "TIMEOUT_S", 1.0)
+        monkeypatch.setattr(http, "TIMEOUT_S", 0.5)
+        monkeypatch.setattr(email, "TIMEOUT_S", 0.5)
 
 
 @pytest.fixture(autouse=True)

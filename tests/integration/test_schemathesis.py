@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from ops.embedded.system import SERVICES, System
 from services.kit.web import ROLES
 from tests.journey import wait_for
 
-EXAMPLES = 3  # Of each kind and operation.
+EXAMPLES = 6 if os.environ.get("INTERLOCK_LONG") else 2  # Of each kind and operation.
 CHECKS = (
     "not_a_server_error", "status_code_conformance", "content_type_conformance",
     "response_schema_conformance", "response_headers_conformance",

@@ -33,11 +33,11 @@ def test_the_promise_holds_in_some_evenings() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("how", [[], ["--queue"]])
-def test_a_seed_replays_exactly(how: list[str]) -> None:
-    first, second = (simulate("--seed", "2", "--trace", *how).stdout for _ in range(2))
+def test_a_seed_replays_exactly() -> None:
+    """With the queue, whose PostgreSQL is a real one; without it there is less that could differ."""
+    first, second = (simulate("--seed", "2", "--trace", "--queue").stdout for _ in range(2))
     assert "faults end" in first
-    assert ("scheduler-1 starts" in first) == bool(how)
+    assert "scheduler-1 starts" in first
     assert ": folded record=" in first, "the services' own logs are part of the story"
     assert first == second
 

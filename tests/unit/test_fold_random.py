@@ -205,7 +205,7 @@ def check_story(story: Story, state: State) -> None:
 
 @pytest.mark.parametrize("rules", sorted(HOLDS_AT_ONCE))
 @given(evening=evenings)
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_stands_is_held(rules: str, evening: list[Any]) -> None:
     played = Evening(rules)
     for step in evening:
@@ -216,7 +216,7 @@ def test_whatever_stands_is_held(rules: str, evening: list[Any]) -> None:
 
 @pytest.mark.parametrize("rules", sorted(RULES))
 @given(evening=peopled)
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_the_books_are_kept_whatever_people_do(rules: str, evening: list[Any]) -> None:
     played = Evening(rules)
     for step in evening:
