@@ -118,7 +118,7 @@ async def _copy(url: str, file: Path) -> tuple[float, float]:
     begun_s = time.perf_counter()
     await connection.copy_to_table("bare", source=file, format="csv", header=True)
     took_s = time.perf_counter() - begun_s
-    await connection.execute("CREATE TABLE alike (LIKE posts INCLUDING ALL)")
+    await connection.execute("CREATE TABLE alike (LIKE scheduler.posts INCLUDING ALL)")
     begun_s = time.perf_counter()
     await connection.execute(ALIKE)
     alike_s = time.perf_counter() - begun_s
