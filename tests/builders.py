@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from ops.policies import DEFAULT, read_policy
 from schemas.base import Record
@@ -24,6 +24,12 @@ _EN = {
     "working": "{{ title }}: working",
     "resolved": "{{ title }}: over",
 }
+
+
+# What two publishers are told where offers and updates have one each.
+APART: Final = {
+    "publisher": {"INTERLOCK_CARRIES": "offers"}, "publisher-2": {"INTERLOCK_CARRIES": "updates"},
+}  # fmt: skip
 
 
 def a_disruption(**values: Any) -> Disruption:

@@ -97,6 +97,7 @@ class Stream:
         self.updates = Queues(UPDATES, group=GROUP_UPDATES, crash=crash)
         both = {"offers": (self.due, self.on_due), "updates": (self.updates, self.on_updates)}
         self.carried = [queues for kind, (queues, _) in both.items() if carries in (kind, "all")]
+        self.carries_offers = self.due in self.carried
         self.left_to_others = frozenset(q.group for q, _ in both.values() if q not in self.carried)
         for queues, handler in both.values():
             if queues in self.carried:
@@ -138,9 +139,7 @@ class Stream:
         task.add_done_callback(self._tasks.discard)
 
     def _on_opened(self, hold: HoldOpened) -> None:
-        if (
-            self.due in self.carried
-        ):  # Take-backs are about offers, and would be in an update's way.
+        if self.carries_offers:  # A take-back is about them, and would be in an update's way.
             self._spawn(self._take_back(hold))
 
     async def _take_back(self, hold: HoldOpened) -> None:
@@ -167,7 +166,7 @@ class Stream:
 
     async def keep_retractions(self) -> None:
         """End what another publisher began to take back and did not end, for ever; where offers are carried."""
-        while self.due in self.carried:
+        while self.carries_offers:
             await asyncio.sleep(RESUME_EVERY_S)
             try:
                 before = self.clock.now() - timedelta(seconds=RESUME_AFTER_S)
@@ -219,7 +218,7 @@ class Stream:
     async def not_ready(self) -> dict[str, str]:
         """Return what is missing before posts can flow, each with its reason; an update needs no fence."""
         missing: dict[str, str] = {}
-        if self.due in self.carried and self.gate.fences.age_s() > READY_FENCE_S:
+        if self.carries_offers and self.gate.fences.age_s() > READY_FENCE_S:
             missing["fence"] = "no fence has passed lately: offers wait, status updates go on"
         if not all(queues.assigned_once for queues in self.carried):
             missing["assignment"] = "waiting for the groups to hand out partitions"

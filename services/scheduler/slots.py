@@ -21,6 +21,9 @@ from dateutil.rrule import rrule, rrulestr
 
 MOST_TIMES: Final = 1_000
 YEARS_AHEAD: Final = 5
+LAST_YEAR: Final = (
+    MAXYEAR - YEARS_AHEAD - 1
+)  # Behind a rule's five years there is another one to look at.
 DAY: Final = timedelta(days=1)
 
 
@@ -97,22 +100,13 @@ def to_instant(local: datetime, zone: ZoneInfo) -> datetime:
 def recurring(rule: str, *, first: datetime, frame: Frame) -> list[datetime]:
     """Return when a rule's offers are due, from its first on, in the campaign's zone.
 
-    Raises ValueError for a rule that is none, or that has no end or more than a thousand times. What
+    Raises ValueError for a rule that is none, that has no end or more than a thousand times, or that begins too late. What
     would come later than five years from the first is left out.
     """
+    if first.year >= LAST_YEAR:
+        raise ValueError(f"begins too late: a rule begins before the year {LAST_YEAR}")
     local = first.astimezone(frame.zone).replace(tzinfo=None, microsecond=0)
-    if "UNTIL" in rule.upper() and rule.upper().partition("UNTIL=")[2].partition(";")[0].endswith(
-        "Z"
-    ):
-        raise ValueError("UNTIL is a wall-clock time here: leave out its Z")
-    try:
-        made = rrulestr(rule.removeprefix("RRULE:"), dtstart=local)
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ValueError(f"no RRULE of RFC 5545: {error}") from error
-    if not isinstance(made, rrule):
-        raise ValueError("one RRULE was expected, and no more")  # noqa: TRY004  # It is a value's.
-    if re.search(r"FREQ=(SECOND|MINUTE)LY", rule.upper()):
-        raise ValueError("FREQ: HOURLY is the most often")
+    made = _read(rule, local)
     count = re.search(r"COUNT=(\d+)", rule.upper())
     most = min(int(count[1]), MOST_TIMES + 1) if count else MOST_TIMES + 1
     found: list[datetime] = []
@@ -126,6 +120,23 @@ def recurring(rule: str, *, first: datetime, frame: Frame) -> list[datetime]:
             )
         found.append(at)
     return found
+
+
+def _read(rule: str, local: datetime) -> rrule:
+    """Return a rule that begins then, by the clock on the wall. Raises ValueError for one that we do not take."""
+    if "UNTIL" in rule.upper() and rule.upper().partition("UNTIL=")[2].partition(";")[0].endswith(
+        "Z"
+    ):
+        raise ValueError("UNTIL is a wall-clock time here: leave out its Z")
+    try:
+        made = rrulestr(rule.removeprefix("RRULE:"), dtstart=local)
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ValueError(f"no RRULE of RFC 5545: {error}") from error
+    if not isinstance(made, rrule):
+        raise ValueError("one RRULE was expected, and no more")  # noqa: TRY004  # It is a value's.
+    if re.search(r"FREQ=(SECOND|MINUTE)LY", rule.upper()):
+        raise ValueError("FREQ: HOURLY is the most often")
+    return made
 
 
 def _times(rule: rrule, local: datetime) -> Iterator[datetime]:
@@ -152,5 +163,4 @@ def _last_years_like(year: int) -> int:
         years = range(first - 1, first + YEARS_AHEAD + 2)
         return [(isleap(one), date(one, 1, 1).weekday()) for one in years]
 
-    latest = MAXYEAR - YEARS_AHEAD - 1
-    return next(one for one in range(latest, year - 1, -1) if around(one) == around(year))
+    return next(one for one in range(LAST_YEAR, year - 1, -1) if around(one) == around(year))

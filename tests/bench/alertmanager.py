@@ -19,10 +19,10 @@ import yaml
 from ops.embedded.process import Child, free_port, wait_until
 from ops.embedded.system import System
 from schemas.policies import Policy, Rule
+from tests.builders import APART
 
 COUNT, WARM = 100, 10
 VOICE = "publisher-2"  # It runs only where updates have a publisher of their own.
-CARRIED = {"publisher": "offers", VOICE: "updates"}
 PATIENCE_S = 10.0
 WORDS = {"opened": "{{ title }}", "working": "{{ title }}", "resolved": "{{ title }} is over"}
 
@@ -80,8 +80,8 @@ def versus_alertmanager(folder: Path, say: Callable[[str], None]) -> list[dict[s
             _prepare(system, receiver)
             theirs, ours = _play(system, alertmanager, receiver)
             say("the same, with a publisher of their own for the updates")
-            system.env_of = {name: {"INTERLOCK_CARRIES": what} for name, what in CARRIED.items()}
-            for name in CARRIED:
+            system.env_of |= APART
+            for name in APART:
                 system.replace(name)
             again, apart = _play(system, alertmanager, receiver)
     finally:

@@ -39,7 +39,8 @@ from services.kit import database
 from services.kit.telemetry import Clock
 from services.publisher.archive import Archive
 from services.publisher.store import SCHEMA
-from tests.bench.alertmanager import CARRIED, VOICE, versus_alertmanager
+from tests.bench.alertmanager import VOICE, versus_alertmanager
+from tests.builders import APART
 
 ACCOUNTS = [f"null-{number}" for number in range(4)]
 OFFERS, ROUNDS = 30_000, 5
@@ -207,8 +208,8 @@ def _updates(system: System, seen: Path) -> list[dict[str, Any]]:
 
 def _apart(system: System, seen: Path) -> list[float]:
     """Measure with offers and updates in a process each; then there is one again."""
-    system.env_of = {name: {"INTERLOCK_CARRIES": what} for name, what in CARRIED.items()}
-    for name in CARRIED:
+    system.env_of |= APART
+    for name in APART:
         system.replace(name, _null(FENCED))
     found = uvloop.run(_say_updates(system.kafka, seen))
     system.children[VOICE].stop()

@@ -29,14 +29,13 @@ from kafka.errors import KafkaError
 from ops.demo.judge import Disruption, Labels
 from ops.demo.observer import arrivals_of
 from ops.embedded.system import System
-from tests.builders import at_once
+from tests.builders import APART, at_once
 from tests.faults.acts import SLOW_S, Acts
 from tests.faults.host import Host
 from tests.faults.seen import CALM, Fault, History
 
 ACCOUNTS: Final = tuple(f"social-{number}" for number in range(4))
 COPIES: Final = {"detector": 2, "publisher": 3, "scheduler": 2}
-CARRY: Final = {"publisher": "offers", "publisher-2": "updates"}  # The third carries both.
 BROKERS: Final = 3
 # Mutants of other services than the publisher.
 MUTATED: Final = {"forgetful": "detector", "unreadable_is_nothing": "detector"}
@@ -113,7 +112,7 @@ class Campaign:
     def _system(self) -> Iterator[System]:
         env = {"INTERLOCK_REQUESTS_PER_MINUTE": "0"}
         system = System(self.folder, progress=self.say, copies=COPIES, brokers=BROKERS, env=env)
-        system.env_of |= {name: {"INTERLOCK_CARRIES": what} for name, what in CARRY.items()}
+        system.env_of |= APART  # The third publisher carries both.
         for name in system.service_names():
             system.launch[name] = self._command(name)
         if self.host.can_fill:

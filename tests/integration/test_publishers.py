@@ -15,7 +15,7 @@ import yaml
 from ops.embedded.process import free_port
 from ops.embedded.system import System
 from ops.policies import DEFAULT, read_policy
-from tests.builders import at_once
+from tests.builders import APART, at_once
 from tests.journey import Journey, wait_for
 
 ACCOUNTS = [f"social-{number}" for number in range(12)]
@@ -45,10 +45,7 @@ def many(
 def apart(new_system: Callable[..., System]) -> Iterator[System]:
     """Return a system whose offers and updates have a publisher each."""
     with_two = new_system(copies={"publisher": 2})
-    with_two.env_of |= {
-        "publisher": {"INTERLOCK_CARRIES": "offers"},
-        "publisher-2": {"INTERLOCK_CARRIES": "updates"},
-    }
+    with_two.env_of |= APART
     with with_two as running:
         with running.client("detector", "admin") as admin:
             admin.put("/v1/policy", json=at_once()).raise_for_status()

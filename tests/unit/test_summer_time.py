@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo, available_timezones
 import pytest
 from dateutil.rrule import rrulestr
 
-from services.scheduler.slots import Frame, Hours, recurring
+from services.scheduler.slots import LAST_YEAR, Frame, Hours, recurring
 
 HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -126,3 +126,12 @@ def test_the_years_that_are_asked_are_like_those_that_are_wanted(rule: str, firs
 def test_a_rule_that_ended_before_its_first_time_has_none() -> None:
     rule = "FREQ=DAILY;UNTIL=20200101T000000"
     assert recurring(rule, first=BEGIN, frame=Frame(zone=ZoneInfo("UTC"))) == []
+
+
+def test_a_rule_at_the_end_of_the_calendar_is_refused_and_one_before_it_has_its_times() -> None:
+    frame = Frame(zone=ZoneInfo("Asia/Tokyo"))  # There it is the next year already.
+    late = datetime(LAST_YEAR - 1, 12, 31, 23, tzinfo=UTC)
+    assert len(recurring("FREQ=YEARLY;COUNT=2", first=late, frame=frame)) == 2
+    for year in range(LAST_YEAR, 10_000):
+        with pytest.raises(ValueError, match="begins too late"):
+            recurring("FREQ=YEARLY;COUNT=2", first=late.replace(year=year), frame=frame)
