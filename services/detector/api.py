@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from fastapi import APIRouter
@@ -114,7 +115,7 @@ def _add_holds(router: APIRouter, stream: Stream) -> None:
     @router.get("/holds")
     async def list_holds(_: Caller = require(*READERS)) -> list[HoldOpened]:
         """List the holds that are open, the longest standing first."""
-        _views_read(stream)
+        await _views_read(stream)
         return list(stream.holds)
 
     @router.post("/holds", status_code=202)
@@ -142,7 +143,7 @@ def _add_incidents(router: APIRouter, stream: Stream) -> None:
     @router.get("/incidents")
     async def list_incidents(_: Caller = require(*READERS)) -> list[Incident]:
         """List incidents, the last changed first."""
-        _views_read(stream)
+        await _views_read(stream)
         return list(reversed(stream.incidents.values()))
 
     @router.get("/incidents/{incident_id}")
@@ -288,19 +289,24 @@ async def _incident(stream: Stream, incident_id: str, *, caller: Caller | None =
     return incident
 
 
-def _views_read(stream: Stream) -> None:
-    if not stream.views_read:
+async def _views_read(stream: Stream) -> None:
+    if not await _came(lambda: stream.views_read):
         raise Problem(503, "the holds and incidents there were are still being read: ask again")
 
 
 async def _known(stream: Stream, there: Callable[[], bool], otherwise: str) -> None:
-    try:
+    if not await _came(there):
+        await _views_read(stream)
+        raise Problem(404, otherwise)
+
+
+async def _came(there: Callable[[], bool]) -> bool:
+    """Say whether it is so within a moment: views are fed by readers that know no waiters."""
+    with suppress(TimeoutError):
         async with asyncio.timeout(PATIENCE_S):
-            while not there():  # noqa: ASYNC110  # Views are fed by readers that know no waiters.
+            while not there():  # noqa: ASYNC110
                 await asyncio.sleep(PATIENCE_S / 50)
-    except TimeoutError as error:
-        _views_read(stream)
-        raise Problem(404, otherwise) from error
+    return there()
 
 
 def _may_name(caller: Caller, network: str) -> None:

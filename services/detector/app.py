@@ -84,7 +84,7 @@ def new_service(_: Settings) -> FastAPI:
         keys=web.Keys(settings.keys),
         registry=registry,
         readiness=stream.not_ready,
-        remarks=pollers.remarks,
+        remarks=lambda: stream.remarks() | pollers.remarks(),
         lifespan=lifespan,
     )
     app.include_router(api.new_router(stream, vocabulary))

@@ -315,17 +315,22 @@ class Stream:
         )
         return await future
 
+    def remarks(self) -> dict[str, str]:
+        """Return what cannot be told yet, with the reason."""
+        return {} if self.views_read else {"views": "reading the holds and incidents there were"}
+
     def owns(self, network: str) -> bool:
         """Say whether the partition of a network is in our hands, by Kafka's own partitioner."""
         number = (murmur2(network.encode()) & 0x7FFFFFFF) % DISRUPTIONS.partitions
         return number in self.partitions
 
     async def not_ready(self) -> dict[str, str]:
-        """Return what is missing before disruptions are folded as they come, with the reason."""
+        """Return what is missing before disruptions are folded as they come, with the reason.
+
+        What is told of holds and incidents (`views_read`) waits by itself: events come first.
+        """
         if not self.assigned_once:
             return {"assignment": "waiting for the group to hand out partitions"}
-        if not self.views_read:
-            return {"views": "reading the holds and incidents there were"}
         lag = await self.disruptions.lag()
         return {"lag": f"{lag} records behind"} if lag > READY_LAG_RECORDS else {}
 

@@ -16,6 +16,7 @@ from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry
 
 from ops.embedded.files import make_accounts
+from services.detector import api as detector_api
 from services.detector.app import new_service as new_detector
 from services.kit import web
 from services.kit.settings import Settings
@@ -189,14 +190,23 @@ async def test_a_development_key_works_from_this_machine_only(apps: dict[str, Fa
 
 @pytest.mark.parametrize("path", ["/v1/holds", "/v1/incidents", "/v1/incidents/inc-0-0-0"])
 async def test_what_was_not_read_yet_is_not_called_empty(
-    path: str, apps: dict[str, FastAPI]
+    path: str, apps: dict[str, FastAPI], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(detector_api, "PATIENCE_S", 0.05)
     transport = httpx.ASGITransport(apps["detector"], client=("127.0.0.1", 1))
     headers = {"authorization": "Bearer viewer"}
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         answer = await client.get(path, headers=headers)
     assert answer.status_code == 503
     assert "still being read" in answer.json()["detail"]
+
+
+async def test_events_do_not_wait_for_what_was_not_read_yet(apps: dict[str, FastAPI]) -> None:
+    transport = httpx.ASGITransport(apps["detector"], client=("127.0.0.1", 1))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        told = (await client.get("/readyz")).json()
+    assert set(told["missing"]) == {"assignment"}
+    assert "views" in told["remarks"]
 
 
 async def test_a_key_speaks_for_its_networks_only(apps: dict[str, FastAPI]) -> None:
