@@ -15,20 +15,19 @@ R = TypeVar("R")
 
 
 class Batches(Generic[T, R]):
-    """Calls of one kind. `act` takes items and answers each, in their order."""
+    """Calls of one kind. `act` takes items and answers each, in their order; so many batches at once."""
 
-    def __init__(self, act: Callable[[list[T]], Awaitable[list[R]]]) -> None:
-        self._act = act
+    def __init__(self, act: Callable[[list[T]], Awaitable[list[R]]], *, at_once: int = 1) -> None:
+        self._act, self._at_once = act, at_once
         self._waiting: list[tuple[T, asyncio.Future[R]]] = []
-        self._task: asyncio.Task[None] | None = None
+        self._running: set[asyncio.Task[None] | None] = set()
 
     async def add(self, item: T) -> R:
         """Return the answer for one item; what a batch raises, all of its callers raise."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[R] = loop.create_future()
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
-        if self._task is None:
-            self._task = loop.create_task(self._run())
+        if len(self._running) < self._at_once:
+            self._running.add(asyncio.create_task(self._run()))
         return await future
 
     async def _run(self) -> None:
@@ -36,8 +35,8 @@ class Batches(Generic[T, R]):
             while self._waiting:
                 batch, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
                 await self._answer(batch)
-        finally:
-            self._task = None
+        finally:  # At once: a callback would come later than whoever adds to what nobody takes.
+            self._running.discard(asyncio.current_task())
 
     async def _answer(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
         try:

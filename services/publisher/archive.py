@@ -11,27 +11,27 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import structlog
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from services.kit.database import sql
 from services.kit.telemetry import Clock
 from services.publisher.ledger import Entry
 from services.publisher.store import ARCHIVE, entry_of
 
 ROWS: Final = 5_000  # In one transaction: it must not hold up a send.
 EVERY_S: Final = 60.0
-_OLDEST: Final = text("SELECT min(done_at) FROM ledger WHERE state NOT IN ('intent', 'retracting')")
+_OLDEST: Final = sql("SELECT min(done_at) FROM ledger WHERE state NOT IN ('intent', 'retracting')")
 FORGET_DAYS: Final = 90
 # Who was told is personal, and only of use while a post may be tried again; the feed shows its newest.
 _FORGET: Final = (
-    text(
+    sql(
         "DELETE FROM deliveries WHERE ctid IN (SELECT ctid FROM deliveries WHERE at < :before LIMIT :rows)"
     ),
-    text(
+    sql(
         "DELETE FROM feed WHERE post_id IN (SELECT post_id FROM feed WHERE published_at < :long_before LIMIT :rows)"
     ),
 )
-_MOVE: Final = text(
+_MOVE: Final = sql(
     """
     WITH old AS (
         SELECT post_id FROM ledger
@@ -71,11 +71,9 @@ class Archive:
                 return 0
             begin, end = _month(oldest)
             name = f"ledger_archive_{begin:%Y_%m}"
+            await connection.execute(sql("SELECT pg_advisory_xact_lock(hashtext(:n))"), {"n": name})
             await connection.execute(
-                text("SELECT pg_advisory_xact_lock(hashtext(:n))"), {"n": name}
-            )
-            await connection.execute(
-                text(
+                sql(
                     f"CREATE TABLE IF NOT EXISTS {name} PARTITION OF ledger_archive"
                     f" FOR VALUES FROM ('{begin.isoformat()}') TO ('{end.isoformat()}')"
                 )

@@ -10,10 +10,10 @@ from typing import Final
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from schemas.labels import Labels
+from services.kit.database import sql
 from services.kit.telemetry import Clock
 from services.publisher.proof import BROKEN, Rule, Send, prove
 
@@ -41,7 +41,7 @@ async def read_sends(
     """Stream what was published, archive and all, each with its labels as JSON."""
     async with engine.connect() as connection:
         found = await connection.stream(
-            text(_SENDS).execution_options(yield_per=FETCH_ROWS), {"since": since, "until": until}
+            sql(_SENDS).execution_options(yield_per=FETCH_ROWS), {"since": since, "until": until}
         )
         async for row in found:
             yield _send(row._mapping), row.labels  # noqa: SLF001  # SQLAlchemy's own.
@@ -86,7 +86,7 @@ class Audit:
         until = self.clock.now() - BEHIND
         values = {"since": self.since, "until": until, "lease": self.rule.lease}
         async with self.engine.connect() as connection:
-            rows = (await connection.execute(text(_UNPROVEN), values)).mappings().all()
+            rows = (await connection.execute(sql(_UNPROVEN), values)).mappings().all()
         found = [(one, prove(one, (), self.rule, now=until)) for one in map(_send, rows)]
         broken = [(one, said) for one, said in found if said[0] in BROKEN]
         for one, (verdict, why) in broken:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.kit.database import sql
 
 Delivered = Literal["begun", "sent", "refused"]
 
@@ -90,7 +91,7 @@ class MailStore:
         """Return, by recipient, what is known of a post's mails."""
         async with self.engine.connect() as connection:
             rows = await connection.execute(
-                text("SELECT recipient, state FROM deliveries WHERE post_id = :id"),
+                sql("SELECT recipient, state FROM deliveries WHERE post_id = :id"),
                 {"id": post_id},
             )
             return {row.recipient: row.state for row in rows}
@@ -120,11 +121,11 @@ class MailStore:
 
     async def _read(self, where: str, values: dict[str, Any]) -> list[Subscriber]:
         columns = ", ".join(Subscriber.__dataclass_fields__)
-        statement = text(f"SELECT {columns} FROM subscribers WHERE {where}")  # noqa: S608  # Ours.
+        statement = sql(f"SELECT {columns} FROM subscribers WHERE {where}")  # noqa: S608  # Ours.
         async with self.engine.connect() as connection:
             rows = await connection.execute(statement, values)
             return [Subscriber(**row._mapping) for row in rows]  # noqa: SLF001  # SQLAlchemy's own.
 
     async def _write(self, statement: str, **values: Any) -> bool:
         async with self.engine.begin() as connection:
-            return bool((await connection.execute(text(statement), values)).rowcount)
+            return bool((await connection.execute(sql(statement), values)).rowcount)

@@ -6,23 +6,23 @@ from typing import Final
 
 import structlog
 from prometheus_client import CollectorRegistry, Gauge
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from services.kit.database import sql
 from services.kit.telemetry import Clock
 from services.publisher import circuit
 from services.publisher.circuit import Circuit
 from services.publisher.rates import Go, Purpose, Rate, Told, Wait, heard, take
 
 ASK_AGAIN_S: Final = 2.0  # Where no limit is known, whether another publisher was told of one.
-_READ: Final = text(
+_READ: Final = sql(
     "SELECT most, remaining, reset_at FROM rates WHERE account = :account AND bucket = :bucket"
     " FOR UPDATE"
 )
-_READ_ALL: Final = text(
+_READ_ALL: Final = sql(
     "SELECT bucket, most, remaining, reset_at FROM rates WHERE account = :account"
 )
-_WRITE: Final = text(
+_WRITE: Final = sql(
     "INSERT INTO rates (account, bucket, most, remaining, reset_at)"
     " VALUES (:account, :bucket, :most, :remaining, :reset_at)"
     " ON CONFLICT (account, bucket) DO UPDATE SET most = EXCLUDED.most,"

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.kit.database import sql
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +45,7 @@ class PushStore:
 
     async def _read(self, where: str, values: dict[str, Any]) -> list[Browser]:
         columns = ", ".join(Browser.__dataclass_fields__)
-        statement = text(f"SELECT {columns} FROM browsers WHERE {where}")  # noqa: S608  # Ours.
+        statement = sql(f"SELECT {columns} FROM browsers WHERE {where}")  # noqa: S608  # Ours.
         async with self.engine.connect() as connection:
             rows = await connection.execute(statement, values)
             return [Browser(**row._mapping) for row in rows]  # noqa: SLF001  # SQLAlchemy's own.
@@ -68,7 +69,7 @@ class PushStore:
         """Return the names of the browsers that a post has reached, or never will."""
         async with self.engine.connect() as connection:
             rows = await connection.execute(
-                text("SELECT recipient FROM deliveries WHERE post_id = :id"), {"id": post_id}
+                sql("SELECT recipient FROM deliveries WHERE post_id = :id"), {"id": post_id}
             )
             return {row.recipient for row in rows}
 
@@ -87,4 +88,4 @@ class PushStore:
 
     async def _write(self, statement: str, values: dict[str, Any]) -> bool:
         async with self.engine.begin() as connection:
-            return bool((await connection.execute(text(statement), values)).rowcount)
+            return bool((await connection.execute(sql(statement), values)).rowcount)

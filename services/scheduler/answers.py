@@ -6,8 +6,10 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import RowMapping, text
+from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.kit.database import sql
 
 ANSWER_DAYS: Final = 7
 
@@ -29,7 +31,7 @@ async def take_keys(connection: AsyncConnection, keys: Iterable[Key]) -> set[Key
     if not ordered:
         return set()
     taken = await connection.execute(
-        text(
+        sql(
             "INSERT INTO answers (caller, key, request) SELECT * FROM"
             " unnest(CAST(:callers AS text[]), CAST(:keys AS text[]), CAST(:requests AS text[]))"
             " ON CONFLICT DO NOTHING RETURNING caller, key, request"
@@ -62,7 +64,7 @@ async def forget_keys(connection: AsyncConnection, keys: Iterable[Key]) -> None:
     """Give keys back that came to nothing."""
     for key in keys:
         await connection.execute(
-            text("DELETE FROM answers WHERE caller = :caller AND key = :key"),
+            sql("DELETE FROM answers WHERE caller = :caller AND key = :key"),
             {"caller": key.caller, "key": key.name},
         )
 
@@ -70,7 +72,7 @@ async def forget_keys(connection: AsyncConnection, keys: Iterable[Key]) -> None:
 async def forget_answers(connection: AsyncConnection) -> None:
     """Forget what nobody sends again."""
     await connection.execute(
-        text("DELETE FROM answers WHERE created_at < now() - make_interval(days => :days)"),
+        sql("DELETE FROM answers WHERE created_at < now() - make_interval(days => :days)"),
         {"days": ANSWER_DAYS},
     )
 
@@ -81,7 +83,7 @@ async def keep_answers(
     """Keep the answers to requests for whoever sends them again."""
     if kept:
         await connection.execute(
-            text(
+            sql(
                 "UPDATE answers SET status = :status, answer = CAST(:answer AS jsonb) "
                 "WHERE caller = :caller AND key = :key"
             ),
@@ -105,7 +107,7 @@ async def audit_all(
     """Write down who did what: author, action, subject and detail of each."""
     if lines:
         await connection.execute(
-            text(
+            sql(
                 "INSERT INTO audit (author, action, subject, detail) "
                 "VALUES (:author, :action, :subject, CAST(:detail AS jsonb))"
             ),
@@ -123,7 +125,7 @@ async def audit_all(
 
 async def read_audit(connection: AsyncConnection, subjects: list[str]) -> list[RowMapping]:
     """Return what was done to some subjects, the oldest first."""
-    statement = text(
+    statement = sql(
         "SELECT at, author, action, subject, detail FROM audit WHERE subject = ANY(:subjects)"
         " ORDER BY number"
     )
@@ -132,4 +134,4 @@ async def read_audit(connection: AsyncConnection, subjects: list[str]) -> list[R
 
 async def one(connection: AsyncConnection, statement: str, **values: Any) -> RowMapping | None:
     """Return the one row, or None."""
-    return (await connection.execute(text(statement), values)).mappings().one_or_none()
+    return (await connection.execute(sql(statement), values)).mappings().one_or_none()

@@ -12,10 +12,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import structlog
-from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from services.kit.database import sql
 from services.scheduler.answers import forget_answers
 
 ROWS: Final = 2_000  # In one transaction.
@@ -65,15 +65,15 @@ class Archive:
         """Move some offers of one month; return how many."""
         async with self.engine.begin() as connection:
             mine = await connection.execute(
-                text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": LOCK}
+                sql("SELECT pg_try_advisory_xact_lock(:key)"), {"key": LOCK}
             )
-            oldest = (await connection.execute(text(_OLDEST))).one_or_none()
+            oldest = (await connection.execute(sql(_OLDEST))).one_or_none()
             if not mine.scalar_one() or oldest is None or oldest.due_at >= oldest.now - self.keep:
                 return 0
             begin, end = _month(oldest.due_at)
             for table in ("posts_archive", "outcomes_archive"):
                 await connection.execute(
-                    text(
+                    sql(
                         f"CREATE TABLE IF NOT EXISTS {table}_{begin:%Y_%m} PARTITION OF {table}"
                         f" FOR VALUES FROM ('{begin.isoformat()}') TO ('{end.isoformat()}')"
                     )
@@ -81,7 +81,7 @@ class Archive:
             values: dict[str, Any] = {
                 "before": oldest.now - self.keep, "month_end": end, "rows": ROWS,
             }  # fmt: skip
-            return (await connection.execute(text(_MOVE), values)).rowcount
+            return (await connection.execute(sql(_MOVE), values)).rowcount
 
 
 def _month(at: datetime) -> tuple[datetime, datetime]:

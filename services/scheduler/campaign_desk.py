@@ -10,9 +10,10 @@ import uuid
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
-from sqlalchemy import RowMapping, text
+from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.kit.database import sql
 from services.scheduler.answers import audit, one
 from services.scheduler.campaign_life import State
 from services.scheduler.lane_store import set_running
@@ -34,7 +35,7 @@ async def add_campaign(
     known = _written(values) | {"id": campaign_id, "author": author, "state": state}
     places = ", ".join(_place(name) for name in COLUMNS)
     await connection.execute(
-        text(
+        sql(
             f"INSERT INTO campaigns (campaign_id, author, state, {', '.join(COLUMNS)})"  # noqa: S608  # Ours.
             f" VALUES (:id, :author, :state, {places})"
         ),
@@ -53,7 +54,7 @@ async def change_campaign(
     known = _written(values)
     changes = ", ".join(f"{name} = {_place(name)}" for name in values)
     await connection.execute(
-        text(
+        sql(
             f"UPDATE campaigns SET {changes}, author = :author, version = version + 1,"  # noqa: S608  # Ours.
             " changed_at = now()"
             " WHERE campaign_id = :id"
@@ -62,7 +63,7 @@ async def change_campaign(
     )
     if "priority" in values:
         await connection.execute(
-            text("UPDATE lanes SET priority = :priority WHERE campaign_id = :id"),
+            sql("UPDATE lanes SET priority = :priority WHERE campaign_id = :id"),
             {"priority": values["priority"], "id": campaign_id},
         )
     await audit(connection, author, "campaign.changed", campaign_id, dict(values))
@@ -79,7 +80,7 @@ async def move_campaign(
 ) -> None:
     """Bring a campaign into a state, and its lanes with it."""
     await connection.execute(
-        text(
+        sql(
             "UPDATE campaigns SET state = :state, version = version + 1, changed_at = now(),"
             " approver = CASE WHEN :action = 'approve' THEN :author ELSE approver END"
             " WHERE campaign_id = :id"
@@ -97,7 +98,7 @@ async def move_campaign(
 
 async def _end_posts(connection: AsyncConnection, campaign_id: str, why: str) -> int:
     done = await connection.execute(
-        text(
+        sql(
             "UPDATE posts SET state = 'cancelled', changed_at = now(), reason = :why, "
             "version = version + 1 WHERE campaign_id = :id AND state = ANY(:states)"
         ),
@@ -109,7 +110,7 @@ async def _end_posts(connection: AsyncConnection, campaign_id: str, why: str) ->
 async def _approve_posts(connection: AsyncConnection, campaign_id: str, approver: str) -> int:
     """Approve what waits for it with its campaign, but for what the approver wrote."""
     done = await connection.execute(
-        text(
+        sql(
             "UPDATE posts SET state = 'queued', approver = :approver, changed_at = now(),"
             " ready_at = clock_timestamp(), version = version + 1"
             " WHERE campaign_id = :id AND state = 'unapproved' AND author <> :approver"
@@ -133,13 +134,13 @@ async def find_campaigns(
     connection: AsyncConnection, campaign_ids: Collection[str]
 ) -> list[RowMapping]:
     """Return those of these campaigns that there are."""
-    statement = text("SELECT * FROM campaigns WHERE campaign_id = ANY(:ids)")
+    statement = sql("SELECT * FROM campaigns WHERE campaign_id = ANY(:ids)")
     return list((await connection.execute(statement, {"ids": list(campaign_ids)})).mappings())
 
 
 async def list_campaigns(connection: AsyncConnection) -> list[RowMapping]:
     """Return all campaigns, the newest first."""
-    rows = await connection.execute(text("SELECT * FROM campaigns ORDER BY created_at DESC"))
+    rows = await connection.execute(sql("SELECT * FROM campaigns ORDER BY created_at DESC"))
     return list(rows.mappings())
 
 

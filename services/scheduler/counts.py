@@ -5,8 +5,10 @@ from __future__ import annotations
 from datetime import date
 from typing import Final
 
-from sqlalchemy import RowMapping, text
+from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from services.kit.database import sql
 
 LOCK: Final = 7_002
 _ALL: Final = """
@@ -26,7 +28,7 @@ _SUM_UP: Final = """
 
 async def by_state(connection: AsyncConnection, campaign_id: str | None = None) -> dict[str, int]:
     """Return how many offers are in each state, of one campaign or of all."""
-    statement = text(
+    statement = sql(
         f"SELECT {_STATE} AS state, sum(one.posts)::bigint AS offers {_ALL}"  # Constants.
         " WHERE CAST(:id AS text) IS NULL OR l.campaign_id = :id"
         " GROUP BY 1 HAVING sum(one.posts) <> 0"
@@ -37,7 +39,7 @@ async def by_state(connection: AsyncConnection, campaign_id: str | None = None) 
 
 async def by_campaign(connection: AsyncConnection) -> dict[str, dict[str, int]]:
     """Return how many offers are in each state, by campaign."""
-    statement = text(
+    statement = sql(
         f"SELECT l.campaign_id, {_STATE} AS state, sum(one.posts)::bigint AS offers {_ALL}"
         " GROUP BY 1, 2 HAVING sum(one.posts) <> 0"
     )
@@ -51,7 +53,7 @@ async def by_day(
     connection: AsyncConnection, *, begin: date, end: date, campaign_id: str | None
 ) -> list[RowMapping]:
     """Return offers by campaign, day (UTC) and state, from one day until before another."""
-    statement = text(
+    statement = sql(
         f"SELECT l.campaign_id, one.day, {_STATE} AS state, sum(one.posts)::bigint AS offers {_ALL}"
         " WHERE one.day >= :begin AND one.day < :end"
         " AND (CAST(:id AS text) IS NULL OR l.campaign_id = :id)"
@@ -65,7 +67,7 @@ async def sum_up(engine: AsyncEngine) -> None:
     """Sum up what has changed; one scheduler at a time, the others pass it over."""
     async with engine.begin() as connection:
         mine = await connection.execute(
-            text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": LOCK}
+            sql("SELECT pg_try_advisory_xact_lock(:key)"), {"key": LOCK}
         )
         if mine.scalar_one():
-            await connection.execute(text(_SUM_UP))
+            await connection.execute(sql(_SUM_UP))

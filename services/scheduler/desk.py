@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import RowMapping, text
+from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.kit.database import sql
 from services.scheduler import counts
 from services.scheduler.answers import audit, one
 from services.scheduler.life import CANCELLABLE, IN_HAND
@@ -48,7 +49,10 @@ _ADD: Final = """
     ON CONFLICT (campaign_id, external_id) WHERE external_id IS NOT NULL DO NOTHING
     RETURNING post_id
 """
-
+_ADD_AND_READ: Final = (
+    f"WITH made AS ({_ADD.replace('RETURNING post_id', 'RETURNING *')})"
+    + POST.replace("FROM posts p", "FROM made p")
+)
 _JSON: Final = frozenset({"media", "card", "thread"})
 _ALIKE: Final = """
     SELECT new.position, p.post_id, p.account, p.due_at
@@ -91,27 +95,37 @@ async def insert_posts(
     connection: AsyncConnection, posts: Sequence[Mapping[str, Any]]
 ) -> list[str | None]:
     """Write posts of any campaigns; returns the id of each, None where its `external_id` is known."""
-    ids = [new_id() for _ in posts]
+    values = _columns(posts)
+    written = {row.post_id for row in await connection.execute(sql(_ADD), values)}
+    return [post_id if post_id in written else None for post_id in values["ids"]]
+
+
+async def insert_and_read(
+    connection: AsyncConnection, posts: Sequence[Mapping[str, Any]]
+) -> list[RowMapping | None]:
+    """Write posts of any campaigns; returns each as it stands, None where its `external_id` is known."""
+    values = _columns(posts)
+    made = (await connection.execute(sql(_ADD_AND_READ), values)).mappings()
+    rows = {row["post_id"]: row for row in made}
+    return [rows.get(post_id) for post_id in values["ids"]]
+
+
+def _columns(posts: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     columns = {
         f"{name}s": [post[name] for post in posts]
         for name in ("author", "account", "text", "language", "state")
     }
-    made = await connection.execute(
-        text(_ADD),
-        columns | {
-            "ids": ids,
-            "campaigns": [post["campaign_id"] for post in posts],
-            "lanes": [post["lane_id"] for post in posts],
-            "due": [post["due_at"] for post in posts],
-            "latest": [post["latest_at"] for post in posts],
-            "media": [json.dumps(post["media"]) for post in posts],
-            "cards": [None if post["card"] is None else json.dumps(post["card"]) for post in posts],
-            "threads": [json.dumps(post["thread"]) for post in posts],
-            "externals": [post["external_id"] for post in posts],
-        },
-    )  # fmt: skip
-    written = {row.post_id for row in made}
-    return [post_id if post_id in written else None for post_id in ids]
+    return columns | {
+        "ids": [new_id() for _ in posts],
+        "campaigns": [post["campaign_id"] for post in posts],
+        "lanes": [post["lane_id"] for post in posts],
+        "due": [post["due_at"] for post in posts],
+        "latest": [post["latest_at"] for post in posts],
+        "media": [json.dumps(post["media"]) for post in posts],
+        "cards": [None if post["card"] is None else json.dumps(post["card"]) for post in posts],
+        "threads": [json.dumps(post["thread"]) for post in posts],
+        "externals": [post["external_id"] for post in posts],
+    }
 
 
 async def change_post(
@@ -127,7 +141,7 @@ async def change_post(
         for name in values
     )
     await connection.execute(
-        text(
+        sql(
             f"UPDATE posts SET {changes}, version = version + 1, changed_at = now(),"  # noqa: S608  # Ours.
             " ready_at = clock_timestamp() WHERE post_id = :id"
         ),
@@ -152,7 +166,7 @@ async def lock_post(connection: AsyncConnection, post_id: str) -> RowMapping | N
 
 async def read_posts(connection: AsyncConnection, post_ids: Sequence[str]) -> list[RowMapping]:
     """Return these posts, in the order they were written."""
-    statement = text(f"{POST} WHERE p.post_id = ANY(:ids) ORDER BY p.number")
+    statement = sql(f"{POST} WHERE p.post_id = ANY(:ids) ORDER BY p.number")
     return list((await connection.execute(statement, {"ids": list(post_ids)})).mappings())
 
 
@@ -182,7 +196,7 @@ async def list_posts(
     filters = {name: value for name, value in wanted.items() if value is not None}
     conditions = " AND ".join(["p.number > :after", *(_FILTERS[name] for name in filters)])
     which = ARCHIVED if archived else POST
-    statement = text(f"{which} WHERE {conditions} ORDER BY p.number LIMIT :limit")
+    statement = sql(f"{which} WHERE {conditions} ORDER BY p.number LIMIT :limit")
     values = {"after": after, "limit": limit, **filters}
     return list((await connection.execute(statement, values)).mappings())
 
@@ -190,7 +204,7 @@ async def list_posts(
 async def alike(connection: AsyncConnection, posts: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """Say of each offer which others have its words on its account within a day of it."""
     rows = await connection.execute(
-        text(_ALIKE),
+        sql(_ALIKE),
         {
             "ids": [post.get("post_id", "") for post in posts],
             "accounts": [post["account"] for post in posts],
@@ -209,7 +223,7 @@ async def alike(connection: AsyncConnection, posts: Sequence[Mapping[str, Any]])
 async def cancel_post(connection: AsyncConnection, post_id: str, *, author: str) -> str:
     """Cancel a post. What is in hand is asked back; returns `cancelled`, `asked` or `too late`."""
     done = await connection.execute(
-        text(
+        sql(
             "UPDATE posts SET state = 'cancelled', changed_at = now(), reason = 'cancelled', "
             "version = version + 1 WHERE post_id = :id AND state = ANY(:states)"
         ),
@@ -219,7 +233,7 @@ async def cancel_post(connection: AsyncConnection, post_id: str, *, author: str)
         await audit(connection, author, "post.cancelled", post_id, {})
         return "cancelled"
     asked = await connection.execute(
-        text(
+        sql(
             "UPDATE posts SET cancel_at = now(), changed_at = now(), version = version + 1 "
             "WHERE post_id = :id AND state = ANY(:states)"
         ),
@@ -242,7 +256,7 @@ async def approve_post(
 ) -> None:
     """Let a post that waits for a person go on, due then."""
     await connection.execute(
-        text(
+        sql(
             "UPDATE posts SET state = 'queued', due_at = :due, latest_at = :latest, reason = '', "
             "approver = :approver, changed_at = now(), ready_at = clock_timestamp(),"
             " version = version + 1 WHERE post_id = :id AND state IN ('review', 'unapproved')"
@@ -257,7 +271,7 @@ async def reject_post(
 ) -> None:
     """End a post that waits for a person."""
     await connection.execute(
-        text(
+        sql(
             "UPDATE posts SET state = 'cancelled', reason = :why, changed_at = now(),"
             " version = version + 1 WHERE post_id = :id AND state IN ('review', 'unapproved')"
         ),
@@ -268,7 +282,7 @@ async def reject_post(
 
 async def now(connection: AsyncConnection) -> datetime:
     """Return the database's time."""
-    found: datetime = (await connection.execute(text("SELECT clock_timestamp()"))).scalar_one()
+    found: datetime = (await connection.execute(sql("SELECT clock_timestamp()"))).scalar_one()
     return found
 
 
@@ -280,7 +294,7 @@ async def count_posts(connection: AsyncConnection, campaign_id: str) -> int:
 
 async def read_outcomes(connection: AsyncConnection, post_id: str) -> list[RowMapping]:
     """Return what became of each try of a post, the oldest first."""
-    statement = text(
+    statement = sql(
         "SELECT attempt, result, at, reason, hold_id, fence, publication FROM outcomes"
         " WHERE post_id = :id UNION ALL"
         " SELECT attempt, result, at, reason, hold_id, fence, publication FROM outcomes_archive"
@@ -291,7 +305,7 @@ async def read_outcomes(connection: AsyncConnection, post_id: str) -> list[RowMa
 
 async def read_holds_of_lane(connection: AsyncConnection, lane_id: int) -> list[RowMapping]:
     """Return the holds that cover a lane now."""
-    statement = text(
+    statement = sql(
         "SELECT h.hold_id, h.fact FROM lane_holds o JOIN holds h USING (hold_id) WHERE o.lane_id = :lane"
     )
     return list((await connection.execute(statement, {"lane": lane_id})).mappings())

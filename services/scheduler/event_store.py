@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import RowMapping, text
+from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from services.kit.database import sql
 
 KEPT_DAYS: Final = 7
 PAGE: Final = 100
@@ -69,7 +71,7 @@ def position_of(given: str) -> Position:
 async def add_event(connection: AsyncConnection, kind: str, data: dict[str, Any]) -> None:
     """Write what happened, with the transaction it happened in."""
     await connection.execute(
-        text("INSERT INTO events (type, data) VALUES (:type, CAST(:data AS jsonb))"),
+        sql("INSERT INTO events (type, data) VALUES (:type, CAST(:data AS jsonb))"),
         {"type": kind, "data": json.dumps(data, default=str)},
     )
 
@@ -80,12 +82,12 @@ async def read_events(
     """Return events behind a position, in their order."""
     values = {"xact": after.xact, "number": after.number, "types": list(types), "count": count}
     async with engine.connect() as connection:
-        return list((await connection.execute(text(_READ), values)).mappings())
+        return list((await connection.execute(sql(_READ), values)).mappings())
 
 
 async def newest(engine: AsyncEngine, *, before: datetime | None = None) -> Position:
     """Return the position behind all events so far, or behind those before a time."""
-    statement = text(
+    statement = sql(
         "SELECT xact::text AS xact, number FROM events WHERE xact < pg_snapshot_xmin(pg_current_snapshot())"
         " AND (CAST(:before AS timestamptz) IS NULL OR at < :before)"
         " ORDER BY events.xact DESC, number DESC LIMIT 1"
@@ -99,7 +101,7 @@ async def forget_old(engine: AsyncEngine) -> None:
     """Forget events that are a week old."""
     async with engine.begin() as connection:
         await connection.execute(
-            text(
+            sql(
                 "DELETE FROM events WHERE (xact, number) IN (SELECT xact, number FROM events"
                 " WHERE at < now() - make_interval(days => :days) LIMIT :count)"
             ),
@@ -119,7 +121,7 @@ async def add_webhook(
 ) -> None:
     """Write a webhook that is told what comes behind a position."""
     await connection.execute(
-        text(
+        sql(
             "INSERT INTO webhooks (webhook_id, url, secret, types, author, xact, number)"
             " VALUES (:id, :url, :secret, :types, :author, CAST(:xact AS xid8), :number)"
         ),
@@ -135,18 +137,18 @@ async def list_webhooks(
 ) -> list[RowMapping]:
     """Return webhooks without their secrets, the oldest first."""
     statement = f"{_HOOK} WHERE CAST(:id AS text) IS NULL OR webhook_id = :id ORDER BY created_at"
-    return list((await connection.execute(text(statement), {"id": webhook_id})).mappings())
+    return list((await connection.execute(sql(statement), {"id": webhook_id})).mappings())
 
 
 async def delete_webhook(connection: AsyncConnection, webhook_id: str) -> bool:
     """Delete a webhook; False where there is none."""
-    statement = text("DELETE FROM webhooks WHERE webhook_id = :id")
+    statement = sql("DELETE FROM webhooks WHERE webhook_id = :id")
     return bool((await connection.execute(statement, {"id": webhook_id})).rowcount)
 
 
 async def go_on_from(connection: AsyncConnection, webhook_id: str, after: Position) -> bool:
     """Tell a webhook again what came behind a position, also one that was stopped."""
-    statement = text(
+    statement = sql(
         "UPDATE webhooks SET xact = CAST(:xact AS xid8), number = :number, stopped_at = NULL,"
         " failures = 0, failing_since = NULL, next_try_at = now() WHERE webhook_id = :id"
     )
@@ -157,7 +159,7 @@ async def go_on_from(connection: AsyncConnection, webhook_id: str, after: Positi
 async def lease_webhook(engine: AsyncEngine) -> RowMapping | None:
     """Take a webhook that has something to be told; nobody else does for two minutes."""
     async with engine.begin() as connection:
-        found = await connection.execute(text(_LEASE), {"lease_s": LEASE_S})
+        found = await connection.execute(sql(_LEASE), {"lease_s": LEASE_S})
         return found.mappings().one_or_none()
 
 
@@ -182,5 +184,5 @@ async def record_told(
         "failures": failures, "wait_s": wait_s, "patience_s": patience_s,
     }  # fmt: skip
     async with engine.begin() as connection:
-        row = (await connection.execute(text(_TOLD), values)).one_or_none()
+        row = (await connection.execute(sql(_TOLD), values)).one_or_none()
     return row is not None and row.stopped_at is not None

@@ -13,9 +13,9 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import text
 
 from schemas.base import Id
+from services.kit.database import sql
 from services.kit.web import Caller, Problem, field_problem, require
 from services.scheduler import campaign_api, rows
 from services.scheduler.bodies import BATCH_POSTS, Campaign
@@ -163,7 +163,7 @@ def _try(found: list[rows.Row], campaign: Campaign, known: Known) -> _Tried:
 async def _export(post_desk: PostDesk, campaign_id: Id, form: rows.Format) -> AsyncIterator[str]:
     async with post_desk.engine.connect() as connection:
         found = await connection.stream(
-            text(EXPORT).execution_options(yield_per=EXPORT_ROWS), {"id": campaign_id}
+            sql(EXPORT).execution_options(yield_per=EXPORT_ROWS), {"id": campaign_id}
         )
         is_first = True
         async for part in found.mappings().partitions(EXPORT_ROWS):

@@ -1,4 +1,4 @@
-"""Offers that many requests queue at once: one transaction for all who wait, and each has its own answer.
+"""Offers that many requests queue at once: a transaction for all who wait, and each has its own answer.
 
 Whoever is wrong takes no part. What this cannot say for one request among others, `once` does alone:
 an Idempotency-Key that was used before, a budget, free slots, large bodies, and all of them when the
@@ -7,12 +7,15 @@ transaction failed.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
 from fastapi import Response
+from sqlalchemy import RowMapping
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.kit.batches import Batches
@@ -23,9 +26,10 @@ from services.scheduler.bodies import Campaign, PostBody, PostView
 from services.scheduler.campaign_life import TAKES_POSTS
 from services.scheduler.checks import check
 from services.scheduler.once import CREATED, answered
-from services.scheduler.post_desk import Lanes, PostDesk, Times, note_due, refuse
+from services.scheduler.post_desk import PostDesk, Times, note_due, refuse
 
 MOST_BODIES: Final = 20
+BATCHES: Final = 2  # One is read while PostgreSQL writes the other.
 log = structlog.get_logger()
 
 
@@ -56,7 +60,8 @@ class Intake:
 
     def __init__(self, post_desk: PostDesk) -> None:
         self.post_desk = post_desk
-        self._batches = Batches(self._queue)
+        self._batches = Batches(self._queue, at_once=BATCHES)
+        self._expecting: set[asyncio.Task[None]] = set()
 
     async def add(self, asked: Asked) -> Response | None:
         """Queue one request's offers together with others'; None: it has to be done alone."""
@@ -80,8 +85,17 @@ class Intake:
             for one in asked:
                 one.answer = one.problem = None
             return [None] * len(asked)
-        await self.post_desk.lanes.expect(times)
+        task = asyncio.create_task(self._expect(times))
+        self._expecting.add(task)
+        task.add_done_callback(self._expecting.discard)
         return [None] * len(asked)
+
+    async def _expect(self, times: Times) -> None:
+        """Say when lanes are due, behind the answers: what is not said is found, as behind a crash."""
+        try:
+            await self.post_desk.lanes.expect(times)
+        except (SQLAlchemyError, OSError) as error:
+            log.warning("when lanes are due was not said", error=str(error))
 
     async def _with_new_keys(self, connection: AsyncConnection, asked: list[Asked]) -> list[Asked]:
         """Return the requests whose keys are new; of two with one key only the first."""
@@ -128,16 +142,14 @@ class Intake:
     ) -> None:
         if not wanted:
             return
-        lanes: Lanes = {}
-        for one in wanted:
-            campaign = campaigns[one.campaign_id]
-            await self.post_desk.give_lanes(connection, campaign, one.rows, lanes)
-        ids = await desk.insert_posts(connection, [row for one in wanted for row in one.rows])
-        posts = await self._posts(connection, [post_id for post_id in ids if post_id is not None])
+        of_each = [(campaigns[one.campaign_id], one.rows) for one in wanted]
+        await self.post_desk.give_lanes(connection, of_each)
+        made = await desk.insert_and_read(connection, [row for one in wanted for row in one.rows])
+        posts = await self._views(connection, [row for row in made if row is not None])
         lines, kept = [], []
         for one in wanted:
-            mine, ids = ids[: len(one.rows)], ids[len(one.rows) :]
-            views = [posts[post_id] for post_id in mine if post_id is not None]
+            mine, made = made[: len(one.rows)], made[len(one.rows) :]
+            views = [posts[row["post_id"]] for row in mine if row is not None]
             one.answer, content = answered(one.shown(views))
             lines.append((one.author, "posts.added", one.campaign_id, {"posts": len(views)}))
             if one.key is not None:
@@ -146,8 +158,9 @@ class Intake:
         await audit_all(connection, lines)
         await keep_answers(connection, kept, status=CREATED)
 
-    async def _posts(self, connection: AsyncConnection, post_ids: list[str]) -> dict[str, PostView]:
-        rows = await desk.read_posts(connection, post_ids)
+    async def _views(
+        self, connection: AsyncConnection, rows: Sequence[RowMapping]
+    ) -> dict[str, PostView]:
         views = [self.post_desk.view(row) for row in rows]
         return {
             post.post_id: post for post in await self.post_desk.with_warnings(connection, views)

@@ -9,16 +9,16 @@ new lane has seen every hold, or the hold will see the lane.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 from pydantic import TypeAdapter
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from schemas.holds import HoldOpened, HoldReleased, OpenHolds
 from schemas.labels import Labels
+from services.kit.database import sql
 from services.scheduler.event_store import add_event
 from services.scheduler.lanes import covered, held_by, lane_key
 from services.scheduler.recovery import Plan, recovers_at
@@ -45,6 +45,11 @@ _ALL: Final = f"""
     SELECT {POST_COLUMNS} FROM posts p WHERE p.lane_id = :lane AND p.state IN ('queued', 'held')
         AND p.due_at < :before ORDER BY p.due_at DESC LIMIT :count FOR UPDATE
 """  # noqa: S608  # Constants.
+_KNOWN: Final = """
+    SELECT l.campaign_id, l.lane_key, l.lane_id
+    FROM unnest(CAST(:campaigns AS text[]), CAST(:keys AS text[])) AS wanted (campaign_id, lane_key)
+    JOIN lanes l USING (campaign_id, lane_key)
+"""
 _OPEN: Final = """
     UPDATE lanes l SET state = 'open', recovers_at = NULL, stopped_at = NULL, shift_before = NULL,
         next_due_at = (SELECT min(due_at) FROM posts p WHERE p.lane_id = l.lane_id AND p.state = 'queued')
@@ -64,7 +69,7 @@ class LaneStore:
         holds = OpenHolds()
         async with self.engine.connect() as connection:
             rows = await connection.execute(
-                text("SELECT hold_id FROM holds WHERE released_at IS NOT NULL")
+                sql("SELECT hold_id FROM holds WHERE released_at IS NOT NULL")
             )
             holds.released_before({row.hold_id for row in rows})
             for fact in await _open_facts(connection):
@@ -81,7 +86,7 @@ class LaneStore:
         """Write that a hold is open: from now on no claim takes what it covers. False: it was known."""
         async with self.engine.begin() as connection:
             new = await connection.execute(
-                text(
+                sql(
                     "INSERT INTO holds (hold_id, fact, applied) VALUES (:id, CAST(:fact AS jsonb), false)"
                     " ON CONFLICT DO NOTHING"
                 ),
@@ -101,7 +106,7 @@ class LaneStore:
         async with self.engine.begin() as connection:
             await _lock_holds(connection, shared=False)
             mine = await connection.execute(
-                text(
+                sql(
                     "UPDATE holds SET applied = true WHERE hold_id = :id AND NOT applied"
                     " RETURNING released_at"
                 ),
@@ -110,18 +115,18 @@ class LaneStore:
             row = mine.one_or_none()
             if row is None or row.released_at is not None:
                 return 0
-            rows = await connection.execute(text("SELECT lane_id, labels FROM lanes"))
+            rows = await connection.execute(sql("SELECT lane_id, labels FROM lanes"))
             lanes = covered(((row.lane_id, row.labels) for row in rows), hold)
             values = {"lanes": lanes, "id": hold.hold_id, "at": hold.opened_at}
             await connection.execute(  # A lane that was made meanwhile knows of it.
-                text(
+                sql(
                     "INSERT INTO lane_holds (lane_id, hold_id)"
                     " SELECT unnest(CAST(:lanes AS bigint[])), :id ON CONFLICT DO NOTHING"
                 ),
                 values,
             )
             await connection.execute(
-                text(
+                sql(
                     "UPDATE lanes SET state = 'held', recovers_at = NULL, shift_before = NULL,"
                     " stopped_at = COALESCE(stopped_at, :at) WHERE lane_id = ANY(:lanes)"
                 ),
@@ -137,7 +142,7 @@ class LaneStore:
         async with self.engine.begin() as connection:
             await _lock_holds(connection, shared=False)
             new = await connection.execute(
-                text(
+                sql(
                     "INSERT INTO holds (hold_id, released_at) VALUES (:id, :at) ON CONFLICT (hold_id) "
                     "DO UPDATE SET released_at = excluded.released_at WHERE holds.released_at IS NULL"
                 ),
@@ -147,11 +152,11 @@ class LaneStore:
                 return 0
             await add_event(connection, "hold.released", fact.model_dump(mode="json"))
             freed = await connection.execute(
-                text("DELETE FROM lane_holds WHERE hold_id = :id RETURNING lane_id"),
+                sql("DELETE FROM lane_holds WHERE hold_id = :id RETURNING lane_id"),
                 {"id": fact.hold_id},
             )
             rows = await connection.execute(
-                text(
+                sql(
                     "SELECT l.lane_id, c.quiet_s FROM lanes l JOIN campaigns c USING (campaign_id) "
                     "WHERE l.lane_id = ANY(:lanes) AND NOT EXISTS "
                     "(SELECT 1 FROM lane_holds h WHERE h.lane_id = l.lane_id)"
@@ -162,7 +167,7 @@ class LaneStore:
                 (row.lane_id, recovers_at(fact.released_at, quiet_s=row.quiet_s)) for row in rows
             ]
             await connection.execute(
-                text(
+                sql(
                     "UPDATE lanes SET state = 'recovering', recovers_at = new.at FROM"
                     " unnest(CAST(:lanes AS bigint[]), CAST(:times AS timestamptz[])) AS new (lane_id, at)"
                     " WHERE lanes.lane_id = new.lane_id"
@@ -196,7 +201,7 @@ class LaneStore:
         lanes = sorted(times)
         async with self.engine.begin() as connection:
             await connection.execute(
-                text(
+                sql(
                     "UPDATE lanes SET next_due_at = LEAST(next_due_at, new.at) FROM"
                     " unnest(CAST(:lanes AS bigint[]), CAST(:times AS timestamptz[])) AS new (lane_id, at)"
                     " WHERE lanes.lane_id = new.lane_id"
@@ -211,11 +216,11 @@ class LaneStore:
         A lane opens when nothing is left; until then nothing of it goes out.
         """
         async with self.engine.begin() as connection:
-            found = await connection.execute(text(_RECOVERING), {"count": RECOVER_LANES})
+            found = await connection.execute(sql(_RECOVERING), {"count": RECOVER_LANES})
             lanes = found.mappings().all()
             done = [lane["lane_id"] for lane in lanes if not await _recover_some(connection, lane)]
             if done:
-                await connection.execute(text(_OPEN), {"lanes": done})
+                await connection.execute(sql(_OPEN), {"lanes": done})
         return len(done) < len(lanes) or len(lanes) == RECOVER_LANES
 
 
@@ -229,7 +234,7 @@ async def _recover_some(connection: AsyncConnection, lane: Any) -> bool:
         "before": lane["shift_before"] or datetime.max.replace(tzinfo=now.tzinfo),
     }  # fmt: skip
     statement = _ALL if is_shift else _KEPT_BACK
-    rows = (await connection.execute(text(statement), values)).mappings().all()
+    rows = (await connection.execute(sql(statement), values)).mappings().all()
     if rows:
         await settle(
             connection, lane["campaign_id"], rows, now=now, plan=plan,
@@ -237,10 +242,21 @@ async def _recover_some(connection: AsyncConnection, lane: Any) -> bool:
         )  # fmt: skip
     if is_shift and len(rows) == RECOVER_POSTS:
         await connection.execute(
-            text("UPDATE lanes SET shift_before = :at WHERE lane_id = :lane"),
+            sql("UPDATE lanes SET shift_before = :at WHERE lane_id = :lane"),
             {"at": rows[-1]["due_at"], "lane": lane["lane_id"]},
         )
     return len(rows) == RECOVER_POSTS
+
+
+async def known_lanes(
+    connection: AsyncConnection, keys: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], int]:
+    """Return those lanes that there are, of campaigns and the keys of labels."""
+    found = await connection.execute(
+        sql(_KNOWN),
+        {"campaigns": [campaign for campaign, _ in keys], "keys": [key for _, key in keys]},
+    )
+    return {(row.campaign_id, row.lane_key): row.lane_id for row in found}
 
 
 async def lane_of(
@@ -248,7 +264,7 @@ async def lane_of(
 ) -> int:
     """Return the lane of these labels, made under the holds that are open."""
     key = lane_key(labels)
-    find = text("SELECT lane_id FROM lanes WHERE campaign_id = :campaign AND lane_key = :key")
+    find = sql("SELECT lane_id FROM lanes WHERE campaign_id = :campaign AND lane_key = :key")
     values = {"campaign": campaign_id, "key": key}
     known = (await connection.execute(find, values)).scalar_one_or_none()
     if known is not None:
@@ -256,7 +272,7 @@ async def lane_of(
     await _lock_holds(connection, shared=True)
     holding = held_by(labels, await _open_facts(connection))
     made = await connection.execute(
-        text(
+        sql(
             "INSERT INTO lanes (campaign_id, labels, lane_key, state, running, priority, stopped_at) "
             "VALUES (:campaign, CAST(:labels AS jsonb), CAST(:key AS text), :state, :running, :priority,"
             " CASE WHEN :state = 'held' OR NOT :running THEN clock_timestamp() END) "
@@ -275,7 +291,7 @@ async def lane_of(
         return int((await connection.execute(find, values)).scalar_one())
     if holding:
         await connection.execute(
-            text("INSERT INTO lane_holds (lane_id, hold_id) VALUES (:lane, :hold)"),
+            sql("INSERT INTO lane_holds (lane_id, hold_id) VALUES (:lane, :hold)"),
             [{"lane": lane, "hold": hold_id} for hold_id in holding],
         )
     return int(lane)
@@ -294,16 +310,16 @@ async def set_running(connection: AsyncConnection, campaign_id: str, *, running:
             "UPDATE lanes SET running = false, stopped_at = COALESCE(stopped_at, clock_timestamp())"
             " WHERE campaign_id = :id AND running"
         )
-    await connection.execute(text(statement), {"id": campaign_id})
+    await connection.execute(sql(statement), {"id": campaign_id})
 
 
 async def _open_facts(connection: AsyncConnection) -> Sequence[HoldOpened]:
     rows = await connection.execute(
-        text("SELECT fact FROM holds WHERE released_at IS NULL AND fact IS NOT NULL")
+        sql("SELECT fact FROM holds WHERE released_at IS NULL AND fact IS NOT NULL")
     )
     return [HoldOpened.model_validate(row.fact) for row in rows]
 
 
 async def _lock_holds(connection: AsyncConnection, *, shared: bool) -> None:
     how = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
-    await connection.execute(text(f"SELECT {how}(:key)"), {"key": HOLDS_LOCK})
+    await connection.execute(sql(f"SELECT {how}(:key)"), {"key": HOLDS_LOCK})

@@ -7,24 +7,24 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas.channels import ChannelAccount
 from schemas.vocabulary import Vocabulary
+from services.kit.database import sql
 from services.kit.settings import Watched
 from services.kit.web import Caller, Problem
 from services.scheduler import campaign_api, desk
 from services.scheduler.bodies import Campaign, Decision, PostBody, PostChange, PostView
 from services.scheduler.campaign_life import TAKES_POSTS
 from services.scheduler.checks import Checked, Known, as_json, check
-from services.scheduler.lane_store import LaneStore, lane_of
+from services.scheduler.lane_store import LaneStore, known_lanes, lane_of
+from services.scheduler.lanes import lane_key
 from services.scheduler.life import State
 from services.scheduler.recovery import latest_of
 
 WAITING: frozenset[State] = frozenset({"review", "unapproved"})
 Times = dict[int, datetime]
-Lanes = dict[tuple[str, tuple[tuple[str, str], ...]], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class PostDesk:
     ) -> tuple[Queued, Times]:
         """Queue offers that were checked. Returns when each lane is due."""
         await self._must_be_in_budget(connection, campaign, len(rows))
-        await self.give_lanes(connection, campaign, rows, {})
+        await self.give_lanes(connection, [(campaign, rows)])
         state = "unapproved" if campaign.needs_approval else "queued"
         ids = await desk.add_posts(
             connection, campaign.campaign_id, rows, state=state, author=author
@@ -125,17 +125,19 @@ class PostDesk:
             raise Problem(409, f"the campaign's budget has room for {left} more, not for {count}")
 
     async def give_lanes(
-        self,
-        connection: AsyncConnection,
-        campaign: Campaign,
-        rows: list[dict[str, Any]],
-        lanes: Lanes,
+        self, connection: AsyncConnection, wanted: Sequence[tuple[Campaign, list[dict[str, Any]]]]
     ) -> None:
-        """Give each offer its lane; `lanes` are those that are known already, by campaign and labels."""
-        keys = [(campaign.campaign_id, tuple(sorted(row["labels"].items()))) for row in rows]
-        for key in sorted(set(keys) - lanes.keys()):  # In one order: nobody waits for each other.
-            lanes[key] = await self.lane(connection, campaign, dict(key[1]))
-        for row, key in zip(rows, keys, strict=True):
+        """Give each campaign's offers their lanes."""
+        placed = [
+            (campaign, row, (campaign.campaign_id, lane_key(row["labels"])))
+            for campaign, rows in wanted
+            for row in rows
+        ]
+        needed = {key: (campaign, row["labels"]) for campaign, row, key in placed}
+        lanes = await known_lanes(connection, needed)
+        for key in sorted(needed.keys() - lanes.keys()):  # In one order: nobody waits for another.
+            lanes[key] = await self.lane(connection, *needed[key])
+        for _, row, key in placed:
             row["lane_id"] = lanes[key]
 
     async def lane(
@@ -258,7 +260,7 @@ class FreeSlots:
 
 
 async def next_slot(connection: AsyncConnection, campaign_id: str) -> datetime:
-    statement = text(
+    statement = sql(
         "SELECT GREATEST(next_slot_at, clock_timestamp()) FROM campaigns WHERE campaign_id = :id"
     )
     found: datetime = (await connection.execute(statement, {"id": campaign_id})).scalar_one()
@@ -267,7 +269,7 @@ async def next_slot(connection: AsyncConnection, campaign_id: str) -> datetime:
 
 async def _take_slots(connection: AsyncConnection, campaign_id: str, next_at: datetime) -> None:
     await connection.execute(
-        text("UPDATE campaigns SET next_slot_at = :at WHERE campaign_id = :id"),
+        sql("UPDATE campaigns SET next_slot_at = :at WHERE campaign_id = :id"),
         {"at": next_at, "id": campaign_id},
     )
 

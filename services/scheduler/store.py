@@ -16,11 +16,11 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
 from pydantic import TypeAdapter
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from schemas.holds import HoldOpened
 from schemas.posts import DuePost, Outcome, Post
+from services.kit.database import sql
 from services.scheduler.life import after
 from services.scheduler.recovery import Plan, Review, Slots, recover
 
@@ -138,13 +138,13 @@ class Store:
         lanes = None if everywhere else self._claimed_of
         if lanes or everywhere:
             async with self.engine.begin() as connection:
-                await connection.execute(text(_LOOK), {"lanes": lanes})
+                await connection.execute(sql(_LOOK), {"lanes": lanes})
         self._claimed_of = []
 
     async def pulse(self) -> datetime:
         """Say that a scheduler is there; return when the last time ended that none was."""
         async with self.engine.begin() as connection:
-            row = await connection.execute(text(_PULSE), {"away": AWAY})
+            row = await connection.execute(sql(_PULSE), {"away": AWAY})
             returned_at: datetime = row.scalar_one()
         return returned_at
 
@@ -155,7 +155,7 @@ class Store:
         recovery plan.
         """
         async with self.engine.begin() as connection:
-            found = await connection.execute(text(_LANES), {"ahead": AHEAD, "lanes": CLAIM_LANES})
+            found = await connection.execute(sql(_LANES), {"ahead": AHEAD, "lanes": CLAIM_LANES})
             pending = await pending_holds(connection)
             lanes = [
                 lane
@@ -170,7 +170,7 @@ class Store:
                 "count": CLAIM_POSTS,
             }
             until = {"until": now + AHEAD}
-            rows = (await connection.execute(text(_DUE), values | until)).mappings().all()
+            rows = (await connection.execute(sql(_DUE), values | until)).mappings().all()
             by_lane = {lane["lane_id"]: lane for lane in lanes}
             kinds = {row["post_id"]: _lateness(row, now, returned_at) for row in rows}
             for kind in ("missed", "too late"):
@@ -181,9 +181,9 @@ class Store:
                 "ids": [row["post_id"] for row in wanted],
                 "versions": [row["version"] for row in wanted],
             }
-            claim = await connection.execute(text(_CLAIM), seen | {"now": now})
+            claim = await connection.execute(sql(_CLAIM), seen | {"now": now})
             claimed = {row.post_id for row in claim}
-            await connection.execute(text(_NEXT), values)
+            await connection.execute(sql(_NEXT), values)
             self._claimed_of = values["lanes"]
         posts = [
             due_post(row, by_lane[row["lane_id"]]["labels"], attempt=row["attempt"] + 1)
@@ -217,21 +217,21 @@ class Store:
         """Claim again what somebody claimed and never handed over."""
         values = {"stale_s": CLAIM_STALE_S, "count": CLAIM_POSTS}
         async with self.engine.begin() as connection:
-            rows = (await connection.execute(text(_STALE), values)).mappings().all()
+            rows = (await connection.execute(sql(_STALE), values)).mappings().all()
         return [due_post(row, row["labels"], attempt=row["attempt"]) for row in rows]
 
     async def give_back(self, post_ids: Sequence[str]) -> None:
         """Let others claim what we claimed and shall not hand over."""
         async with self.engine.begin() as connection:
             await connection.execute(
-                text(
+                sql(
                     "UPDATE posts SET state = 'queued', changed_at = clock_timestamp() "
                     "WHERE post_id = ANY(:ids) AND state = 'claimed'"
                 ),
                 {"ids": list(post_ids)},
             )
             await connection.execute(
-                text(
+                sql(
                     f"UPDATE lanes l SET next_due_at = {_MIN} WHERE lane_id IN"  # noqa: S608  # Ours.
                     " (SELECT lane_id FROM posts WHERE post_id = ANY(:ids))"
                 ),
@@ -242,7 +242,7 @@ class Store:
         """Write that Kafka acknowledged these."""
         async with self.engine.begin() as connection:
             await connection.execute(
-                text(
+                sql(
                     "UPDATE posts SET state = 'handed', changed_at = clock_timestamp() "
                     "WHERE post_id = ANY(:ids) AND state = 'claimed'"
                 ),
@@ -256,9 +256,9 @@ class Store:
         async with self.engine.begin() as connection:
             ids = sorted({one.post_id for one in outcomes})
             if back := [one.post_id for one in outcomes if one.result == "held"]:
-                await connection.execute(text(_LANES_OF_HELD), {"ids": back})
+                await connection.execute(sql(_LANES_OF_HELD), {"ids": back})
             found = await connection.execute(
-                text(
+                sql(
                     "SELECT post_id, state, attempt, lane_id, cancel_at FROM posts"
                     " WHERE post_id = ANY(:ids) ORDER BY post_id FOR UPDATE"
                 ),
@@ -279,12 +279,12 @@ class Store:
             await _write_history(connection, [one for one in outcomes if one.post_id in known])
             held = {known[name]["lane_id"] for name, (state, _) in moved.items() if state == "held"}
             if held:  # Its lane may have recovered already, or not know of the hold yet.
-                await connection.execute(text(_SENT_BACK), {"lanes": sorted(held)})
+                await connection.execute(sql(_SENT_BACK), {"lanes": sorted(held)})
 
 
 async def pending_holds(connection: AsyncConnection) -> list[HoldOpened]:
     """Return open holds whose lanes are not written yet; there are any for milliseconds only."""
-    rows = await connection.execute(text(_PENDING))
+    rows = await connection.execute(sql(_PENDING))
     return [HoldOpened.model_validate(row.fact) for row in rows]
 
 
@@ -309,7 +309,7 @@ async def settle(
         for row in rows
     ]  # fmt: skip
     await connection.execute(
-        text(_DECIDED),
+        sql(_DECIDED),
         {
             "now": now,
             "ids": [row["post_id"] for row in rows],
@@ -322,14 +322,14 @@ async def settle(
     )
     if slots.next_at != before:
         await connection.execute(
-            text("UPDATE campaigns SET next_slot_at = :at WHERE campaign_id = :id"),
+            sql("UPDATE campaigns SET next_slot_at = :at WHERE campaign_id = :id"),
             {"at": slots.next_at, "id": campaign_id},
         )
 
 
 async def _slots(connection: AsyncConnection, campaign_id: str, now: datetime) -> Slots:
     statement = "SELECT next_slot_at FROM campaigns WHERE campaign_id = :id FOR UPDATE"
-    row = (await connection.execute(text(statement), {"id": campaign_id})).one()
+    row = (await connection.execute(sql(statement), {"id": campaign_id})).one()
     return Slots(row.next_slot_at or now)
 
 
@@ -340,7 +340,7 @@ async def _write_outcomes(
         return
     ones = [one for _, one in moved.values()]
     await connection.execute(
-        text(_OUTCOMES),
+        sql(_OUTCOMES),
         {
             "ids": list(moved),
             "states": [state for state, _ in moved.values()],
@@ -354,7 +354,7 @@ async def _write_outcomes(
 
 async def _write_history(connection: AsyncConnection, outcomes: Sequence[Outcome]) -> None:
     await connection.execute(
-        text(_HISTORY),
+        sql(_HISTORY),
         {
             "ids": [one.post_id for one in outcomes],
             "attempts": [one.attempt for one in outcomes],
