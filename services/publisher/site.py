@@ -28,6 +28,7 @@ from services.publisher.formats import cap, feeds, gtfs_realtime, statuspage
 from services.publisher.page import Page, PageSettings, Said, gather
 
 AT_MOST_EVERY_S: Final = 0.3
+AFTER_S: Final = 0.1  # What changes the page makes updates as well, and these go first.
 SHARE: Final = 10  # Of a core, one part for the page: the gate is in the same process.
 AT_LEAST_EVERY_S: Final = 10.0  # What other publishers put on the page shows this late.
 CACHE: Final = b"public, max-age=5, stale-while-revalidate=30, stale-if-error=86400"
@@ -103,6 +104,7 @@ class Site:
             try:
                 async with asyncio.timeout(AT_LEAST_EVERY_S):
                     await self._changed.wait()
+                    await asyncio.sleep(AFTER_S)
             except TimeoutError:
                 continue
 
