@@ -176,9 +176,10 @@ def _send(producer: Any, signing: Any, record: Any, event_id: str, address: str)
     from schemas import envelope
     from schemas.topics import DISRUPTIONS, key_of
 
-    headers = envelope.write_headers(record, event_id=event_id, source=address)
+    now = datetime.now(UTC)
+    headers = envelope.write_headers(record, event_id=event_id, source=address, at=now)
     value = envelope.write_value(record)
-    headers |= signing.headers_of(record, value, event_id=event_id, source=address)
+    headers |= signing.headers_of(record, value, event_id=event_id, source=address, at=now)
     key = key_of(record)
     assert key is not None, "what a source reports is keyed by its network"
     try:

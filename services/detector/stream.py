@@ -165,11 +165,12 @@ class Stream:
     ) -> tuple[Step, envelope.Envelope | envelope.Unreadable]:
         ours = self.partitions[record.partition]
         read = envelope.read(record.headers, record.value, allowed=DISRUPTIONS.records)
-        found = self.signing.proven(read, record.headers, record.value)
+        at = datetime.fromtimestamp(record.timestamp / 1000, UTC)
+        found = self.signing.proven(read, record.headers, record.value, appended_at=at)
         entry = Entry(
             partition=record.partition,
             offset=record.offset,
-            at=datetime.fromtimestamp(record.timestamp / 1000, UTC),
+            at=at,
             body=found if isinstance(found, envelope.Unreadable) else found.record,
             event_id=found.event_id,
             source=found.source,
@@ -300,11 +301,12 @@ class Stream:
         partition: int | None = None,
     ) -> RecordMetadata:
         """Append a record to the log; the answer comes when the brokers acknowledged it."""
+        at = self.clock.now()
         headers = envelope.write_headers(
-            record, event_id=event_id, source=source, traceparent=traceparent, at=self.clock.now()
+            record, event_id=event_id, source=source, traceparent=traceparent, at=at
         )
         value = envelope.write_value(record)
-        signed = self.signing.headers_of(record, value, event_id=event_id, source=source)
+        signed = self.signing.headers_of(record, value, event_id=event_id, source=source, at=at)
         future = await kafka.emit(
             self.broker,
             DISRUPTIONS.name,

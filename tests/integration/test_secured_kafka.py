@@ -12,6 +12,7 @@ import sys
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,14 @@ from ops.embedded.system import SERVICES, System
 from schemas import envelope
 from schemas.base import Record
 from schemas.disruptions import Disruption, ReleaseHold
+from schemas.signing import SIGNED_S, SigningKeys
 from schemas.topics import DISRUPTIONS, DUE, HOLDS, OUTCOMES, SNAPSHOTS, TOPICS, Topic
 from services.cli import app
 from services.commands.topics import USERS, acl_of
+from services.detector.state import partition_of
 from services.kit.broker import new_admin
 from services.kit.cluster import Cluster
+from services.kit.settings import read_file
 from tests.builders import at_once
 from tests.journey import Journey, wait_for
 from tests.secured import ADMIN, Secured, secured_kafka
@@ -90,16 +94,29 @@ def told(guarded: System) -> Iterator[Journey]:
         yield made
 
 
-def write(cluster: Cluster, topic: Topic, record: Record | None = None) -> None:
-    """Write a record, or some bytes; raises what the broker says."""
+def write(
+    cluster: Cluster,
+    topic: Topic,
+    record: Record | None = None,
+    *,
+    signing: SigningKeys | None = None,
+    at: datetime | None = None,
+) -> None:
+    """Write a record, signed at a time, or some bytes; raises what the broker says."""
     value, headers = b"{}", {}
+    partition = partition_of(record.hold_id) if isinstance(record, ReleaseHold) else None
     if record is not None:
         value = envelope.write_value(record)
-        headers = envelope.write_headers(record, event_id=uuid.uuid4().hex, source="/forged")
+        name: dict[str, Any] = {"event_id": uuid.uuid4().hex, "source": "/forged"}
+        headers = envelope.write_headers(record, **name)
+        if signing is not None and at is not None:
+            headers |= signing.headers_of(record, value, at=at, **name)
     pairs = [(name, text.encode()) for name, text in headers.items()]
     producer: Any = KafkaProducer(**cluster.options(), acks="all")
     try:
-        producer.send(topic.name, value, key=b"x", headers=pairs).get(timeout=ANSWER_S)
+        producer.send(topic.name, value, key=b"x", headers=pairs, partition=partition).get(
+            timeout=ANSWER_S
+        )
     finally:
         producer.close()
 
@@ -158,6 +175,20 @@ def test_a_stolen_publisher_can_write_a_command_and_nobody_believes_it(
     assert hold_id in {hold["hold_id"] for hold in told.holds()}
 
 
+def test_a_command_of_before_that_somebody_writes_again_is_not_believed(
+    secured: Secured, signing: dict[str, Path], told: Journey
+) -> None:
+    hold_id = told.hold('{line="coast"}')
+    keys = read_file(signing["detector"], SigningKeys)
+    release = ReleaseHold(hold_id=hold_id, reason="it is over", author="ann")
+    before = datetime.now(UTC) - timedelta(seconds=SIGNED_S + 60)
+    write(secured.cluster("publisher"), DISRUPTIONS, release, signing=keys, at=before)
+    wait_for("the precaution", lambda: unproven(told, "was made "))
+    assert hold_id in {hold["hold_id"] for hold in told.holds()}
+    write(secured.cluster("publisher"), DISRUPTIONS, release, signing=keys, at=datetime.now(UTC))
+    wait_for("the release", lambda: hold_id not in {hold["hold_id"] for hold in told.holds()})
+
+
 def test_an_operations_system_signs_what_it_writes(
     secured: Secured, signing: dict[str, Path], told: Journey, tmp_path: Path
 ) -> None:
@@ -181,10 +212,10 @@ def test_an_operations_system_signs_what_it_writes(
     wait_for("the precaution", lambda: unproven(told))
 
 
-def unproven(told: Journey) -> list[dict[str, Any]]:
-    """Return the holds on everything that an unsigned record opened."""
-    said = "unreadable event: interlock-signature: is missing"
-    return [hold for hold in told.holds() if hold["reason"] == said]
+def unproven(told: Journey, why: str = "is missing") -> list[dict[str, Any]]:
+    """Return the holds on everything that an unsigned record opened, or one that is wrong otherwise."""
+    said = f"unreadable event: interlock-signature: {why}"
+    return [hold for hold in told.holds() if hold["reason"].startswith(said)]
 
 
 def test_a_user_without_rules_is_told_so_and_takes_no_topic_for_empty(

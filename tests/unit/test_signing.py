@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import secrets
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -16,10 +17,11 @@ from schemas import envelope
 from schemas.base import Record
 from schemas.disruptions import Fence, ReleaseHold
 from schemas.envelope import Envelope, Unreadable
-from schemas.signing import HEADER, SigningKeys
+from schemas.signing import HEADER, SIGNED_S, SigningKeys
 from services.cli import app
 from tests.builders import a_disruption
 
+NOON = datetime(2026, 7, 17, 12, tzinfo=UTC)
 RELEASE = ReleaseHold(hold_id="hold-1", author="ann", reason="it is over")
 FENCE = Fence(publisher="p", number=1)
 SECRETS = {
@@ -40,18 +42,18 @@ OURS = keys("detector", "control")
 
 
 def arrived(
-    record: Record, *, by: SigningKeys, at: SigningKeys = OURS, **changed: Any
+    record: Record, *, by: SigningKeys, at: SigningKeys = OURS, after_s: float = 0, **changed: Any
 ) -> Envelope | Unreadable:
-    """Return what the reader makes of a record; `changed` is what came of it on its way."""
+    """Return what the reader makes of a record; `changed` is what came of it on its way, `after_s` how long that took."""
     sent: dict[str, Any] = {
         "value": envelope.write_value(record), "event_id": "e-1", "source": "/control-room",
     }  # fmt: skip
-    signed = by.headers_of(record, **sent)
+    signed = by.headers_of(record, **sent, at=NOON)
     sent |= changed
     headers = envelope.write_headers(record, event_id=sent["event_id"], source=sent["source"])
     raw = [(name, text.encode()) for name, text in (headers | signed).items()]
     found = envelope.read(raw, sent["value"], allowed=(type(a_disruption()), ReleaseHold, Fence))
-    return at.proven(found, raw, sent["value"])
+    return at.proven(found, raw, sent["value"], appended_at=NOON + timedelta(seconds=after_s))
 
 
 @pytest.mark.parametrize(
@@ -70,7 +72,7 @@ def test_what_a_key_of_ours_may_sign_is_believed(record: Record, by: SigningKeys
 
 
 def test_without_keys_nothing_is_signed_and_all_is_believed() -> None:
-    assert SigningKeys().headers_of(RELEASE, b"{}", event_id="e", source="s") == {}
+    assert SigningKeys().headers_of(RELEASE, b"{}", event_id="e", source="s", at=NOON) == {}
     assert isinstance(arrived(RELEASE, by=SigningKeys(), at=SigningKeys()), Envelope)
 
 
@@ -78,7 +80,7 @@ def test_without_keys_nothing_is_signed_and_all_is_believed() -> None:
     ("record", "by", "changed", "said"),
     [
         (RELEASE, SigningKeys(), {}, "is missing"),
-        (RELEASE, keys("other"), {}, "no key of ours made it: v1,other"),
+        (RELEASE, keys("other"), {}, "no key of ours made it: 'other'"),
         (RELEASE, keys("control"), {}, "control may not sign this interlock.release-hold.v1"),
         (RELEASE, OURS, {"event_id": "e-2"}, "is not what detector would sign"),
         (RELEASE, OURS, {"source": "/people/bob"}, "is not what detector would sign"),
@@ -106,19 +108,56 @@ def test_a_key_of_one_network_speaks_for_no_other() -> None:
     assert "control may not sign this interlock.disruption.v1" in found.error
 
 
-def test_the_signature_is_what_its_document_says() -> None:
-    value = envelope.write_value(RELEASE)
-    parts = (RELEASE.TYPE.encode(), "/é".encode(), b"e-1", value)
+@pytest.mark.parametrize("after_s", [-SIGNED_S, 0, SIGNED_S])
+def test_a_signature_counts_for_some_minutes(after_s: float) -> None:
+    assert isinstance(arrived(RELEASE, by=OURS, after_s=after_s), Envelope)
+
+
+@pytest.mark.parametrize(
+    ("after_s", "said"),
+    [
+        (SIGNED_S + 1, "was made 301 s before Kafka got it, and may be 300 s off"),
+        (-SIGNED_S - 1, "was made -301 s before Kafka got it, and may be 300 s off"),
+        (8 * 86_400, "was made 691200 s before"),
+    ],
+)
+def test_what_is_repeated_later_cannot_be_read(after_s: float, said: str) -> None:
+    found = arrived(RELEASE, by=OURS, after_s=after_s)
+    assert isinstance(found, Unreadable)
+    assert said in found.error
+
+
+def signed(seconds: bytes, value: bytes = b"{}") -> bytes:
+    """Return the header that this module's document describes."""
+    parts = (RELEASE.TYPE.encode(), "/é".encode(), b"e-1", seconds, value)
     whole = b"".join(str(len(part)).encode() + b":" + part + b"," for part in parts)
     digest = hmac.new(base64.b64decode(SECRETS["detector"]), whole, hashlib.sha256).digest()
-    header = f"v1,detector,{base64.b64encode(digest).decode()}"
-    assert OURS.headers_of(RELEASE, value, event_id="e-1", source="/é") == {HEADER: header}
+    return b"v2,detector," + seconds + b"," + base64.b64encode(digest)
 
 
-@pytest.mark.parametrize("given", [b"\xff,\xff,\xff", b"v1", b"v1,detector", b"v2,detector,eA=="])
+def test_the_signature_is_what_its_document_says() -> None:
+    value = envelope.write_value(RELEASE)
+    header = signed(str(int(NOON.timestamp())).encode(), value).decode()
+    sent: dict[str, Any] = {"event_id": "e-1", "source": "/é", "at": NOON}
+    assert OURS.headers_of(RELEASE, value, **sent) == {HEADER: header}
+
+
+def reads(given: bytes) -> Envelope | Unreadable:
+    found = Envelope(record=RELEASE, event_id="e-1", source="/é")
+    return OURS.proven(found, [(HEADER, given)], b"{}", appended_at=NOON)
+
+
+@pytest.mark.parametrize(
+    "given", [b"\xff,\xff,\xff", b"v2", b"v2,detector", b"v2,detector,1,eA==", b"v1,detector,eA=="]
+)
 def test_a_strange_signature_is_refused(given: bytes) -> None:
-    found = Envelope(record=RELEASE, event_id="e-1", source="/s")
-    assert isinstance(OURS.proven(found, [(HEADER, given)], b"{}"), Unreadable)
+    assert isinstance(reads(given), Unreadable)
+
+
+@pytest.mark.parametrize("seconds", [b"", b"-1", b"1e9", b"\xb2", b"9" * 5_000, b"9" * 13])
+def test_a_time_that_is_none_is_refused_although_it_is_signed(seconds: bytes) -> None:
+    assert isinstance(reads(signed(seconds)), Unreadable)
+    assert isinstance(reads(signed(str(int(NOON.timestamp())).encode())), Envelope)
 
 
 @pytest.mark.parametrize(
