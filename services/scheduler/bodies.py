@@ -109,8 +109,8 @@ class PostChange(_Body):
 class PostBody(_Body):
     """An offer, on one account or several, at one time or at each of a rule.
 
-    Without an account it goes to the campaign's. `variants` are the words for an account of its own, in
-    place of `text`; `thread` are the parts below it, each a reply to the one before: a first comment too.
+    Without an account it goes to the campaign's. `thread` are the parts below `text`, each a reply to the one
+    before: a first comment too. `variants` and `threads` are an account's own, in place of `text` and `thread`.
     `slot: next` is the next time that the campaign's hours and drip leave free.
     """
 
@@ -119,6 +119,7 @@ class PostBody(_Body):
     text: Text
     thread: Thread = ()
     variants: dict[Account, Text] = {}
+    threads: dict[Account, Thread] = {}
     due_at: Instant | None = None
     slot: Literal["next"] | None = None
     recurring: str | None = Field(

@@ -21,6 +21,7 @@ from services.scheduler.slots import recurring
 
 Problem = dict[str, str]
 MOST_PROBLEMS: Final = 100
+OWN: Final = {"text": "variants", "thread": "threads"}  # What an account may have of its own.
 
 
 @dataclass(slots=True)
@@ -78,13 +79,11 @@ def _texts(
     accounts = body.on(tuple(campaign.accounts))
     if not accounts:
         done.wrong(f"{number}/account", "neither this nor the campaign names an account")
-    for name in set(body.variants) - set(accounts):
-        done.wrong(f"{number}/variants/{name}", "is none of this offer's accounts")
+    for own in OWN.values():
+        for name in sorted(getattr(body, own).keys() - set(accounts)):
+            done.wrong(f"{number}/{own}/{name}", "is none of this offer's accounts")
     texts = {
-        account: [
-            marked(text, campaign.utm, account=account)
-            for text in (body.variants.get(account, body.text), *body.thread)
-        ]
+        account: [marked(text, campaign.utm, account=account) for text in _parts(body, account)]
         for account in accounts
     }
     for account, parts in texts.items() if known else ():
@@ -122,9 +121,16 @@ def _objections(
     if found is None:
         yield "account", unknown("account", account, known)
         return
-    words = f"variants/{account}" if account in body.variants else "text"
-    for name, why in objections(found, parts, body.media).items():
-        yield (words if name == "text" else name), why
+    for where, why in objections(found, parts, body.media).items():
+        name, *part = where.split("/")
+        is_own = name in OWN and account in getattr(body, OWN[name])
+        yield "/".join((OWN[name], account, *part)) if is_own else where, why
+
+
+def _parts(body: PostBody, account: str) -> tuple[str, ...]:
+    """Return the words for an account, its own where there are any."""
+    text = body.variants.get(account, body.text)
+    return (text, *body.threads.get(account, body.thread))
 
 
 def _row(

@@ -173,11 +173,15 @@ def test_one_request_is_an_offer_for_each_account_and_each_time(journey: Journey
         f"/v1/campaigns/{campaign}/posts",
         json={
             "text": "To the sea", "variants": {"social-fr": "À la mer"}, "external_id": "sea",
+            "thread": ["Trains run hourly.", "Bring a hat."], "threads": {"social-fr": ["Un chapeau !"]},
             "due_at": "2099-03-28T09:00:00+00:00", "recurring": "FREQ=DAILY;COUNT=3",
         },
     ).json()  # fmt: skip
     assert {(post["account"], post["text"]) for post in made} == {
         ("social-en", "To the sea"), ("social-fr", "À la mer"),
+    }  # fmt: skip
+    assert {(post["account"], *post["thread"]) for post in made} == {
+        ("social-en", "Trains run hourly.", "Bring a hat."), ("social-fr", "Un chapeau !"),
     }  # fmt: skip
     assert sorted({post["due_at"] for post in made}) == [
         "2099-03-28T09:00:00Z",
@@ -212,7 +216,8 @@ def test_all_that_is_wrong_is_said_at_once_and_nothing_is_queued(journey: Journe
         body(due_at="2099-06-01T22:00:00Z"),
         body(due_at="2099-06-01T10:00:00Z", recurring="FREQ=HOURLY"),
         body(due_at="2099-06-01T10:00:00Z", latest_at="2099-06-01T09:00:00Z"),
-        body(variants={"other": "x"}, **HOUR),
+        body(variants={"other": "x"}, threads={"no": ["y"]}, **HOUR),
+        body(thread=["a" * 501], threads={"social-en": ["b", "c" * 502]}, **HOUR),
     ]
     answer = journey.marketing.post(f"/v1/campaigns/{campaign}/posts", json=bodies)
     told = {one["pointer"]: one["detail"] for one in answer.json()["errors"]}
@@ -222,6 +227,9 @@ def test_all_that_is_wrong_is_said_at_once_and_nothing_is_queued(journey: Journe
     assert "more than 1000 times" in told["/3/recurring"]
     assert told["/4/latest_at"] == "must be later than due_at"
     assert told["/5/variants/other"] == "is none of this offer's accounts"
+    assert told["/5/threads/no"] == "is none of this offer's accounts"
+    assert "this has 502" in told["/6/threads/social-en/1"]
+    assert "/6/thread/0" not in told, "that account has its own"
     tried = journey.marketing.post(f"/v1/campaigns/{campaign}/posts/dry-run", json=bodies)
     assert tried.json()["errors"] == answer.json()["errors"]
     assert journey.marketing.get(f"/v1/campaigns/{campaign}").json()["counts"] == {}

@@ -35,7 +35,7 @@ VALUES = st.one_of(
     st.lists(st.text(max_size=4), max_size=2),
     st.dictionaries(st.sampled_from(["line", "url", "alt"]), st.text(max_size=4), max_size=2),
 )  # fmt: skip
-FIELDS = [*rows.PLAIN, "accounts", "labels", "thread", "media", "card", "variants"]
+FIELDS = [*rows.PLAIN, "accounts", "labels", "thread", "media", "card", "variants", "threads"]
 GOOD = {"account": "social", "text": "Half price", "due_at": "2099-01-01T00:00:00Z"}
 
 

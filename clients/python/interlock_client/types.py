@@ -33,6 +33,7 @@ class NewPost(TypedDict, total=False):
     text: str
     thread: list[str]
     variants: dict[str, str]
+    threads: dict[str, list[str]]
     due_at: str
     slot: Literal["next"]
     recurring: str
