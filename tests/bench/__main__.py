@@ -1,4 +1,7 @@
-"""`python -m tests.bench NAME [--check]`: run one, print its table, keep it in docs/bench/NAME.md."""
+"""`python -m tests.bench NAME [--check] [--quick]`: run one, print its table, keep it in docs/bench/NAME.md.
+
+`--quick` is the scheduler's at a hundredth of the sizes, in a minute or two; it is not kept.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,8 @@ NAMES = {
     "scheduler": "how the queue bears ten million offers",
     "start": "how fast and how big `up` is",
 }
+QUICK = "--quick"
+QUICK_NAMES = {"scheduler"}
 DOCS = Path(__file__).parents[2] / "docs" / "bench"
 
 
@@ -39,12 +44,20 @@ def main() -> int:
     if len(names) != 1 or names[0] not in NAMES:
         print("\n".join(f"./run bench {name:<9} {text}" for name, text in NAMES.items()))
         return 0 if not names else 2
+    is_quick = QUICK in sys.argv
+    if is_quick and names[0] not in QUICK_NAMES:
+        print(f"{QUICK}: only {', '.join(QUICK_NAMES)} has it")
+        return 2
+    os.environ["BENCH_QUICK"] = "1" if is_quick else ""
     rows: list[Row] = [Row(**row) for row in import_module(f"tests.bench.{names[0]}").measure()]
     table = Table("what", "aim", "measured", "met")
     for row in rows:
         table.add_row(row.what, row.aim, row.measured, _met(row))
     Console().print(table)
-    _keep(names[0], rows)
+    if is_quick:
+        print(f"{QUICK}: small sizes, not kept; the aims are those of the whole bench")
+    else:
+        _keep(names[0], rows)
     missed = any(row.met is False for row in rows)
     return 1 if missed and "--check" in sys.argv else 0
 

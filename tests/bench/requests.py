@@ -29,7 +29,9 @@ SELECT gen_random_uuid()::text, 'bench', 1, account, text, due, due + interval '
 """
 
 
-def post_requests(system: System, folder: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
+def post_requests(
+    system: System, folder: Path, say: Callable[[str], None], *, seconds: int
+) -> list[dict[str, Any]]:
     """Return how many requests a process takes, and how long each does."""
     what = "POST of one offer, one process"
     wrk = shutil.which("wrk")
@@ -49,10 +51,10 @@ def post_requests(system: System, folder: Path, say: Callable[[str], None]) -> l
     script = folder / "post.lua"
     script.write_text(WRK.format(key=key))
     say("requests, as many as may be")
-    bare, _, _ = _wrk(wrk, None, nothing, connections=16)
-    most, _, _ = _wrk(wrk, script, url, connections=16)
+    bare, _, _ = _wrk(wrk, None, nothing, connections=16, seconds=seconds)
+    most, _, _ = _wrk(wrk, script, url, connections=16, seconds=seconds)
     say("requests, with two at once")
-    some, p50, p99 = _wrk(wrk, script, url, connections=2)
+    some, p50, p99 = _wrk(wrk, script, url, connections=2, seconds=seconds)
     return [
         {
             "what": f"{what}, 16 connections",
@@ -128,10 +130,10 @@ async def _copy(url: str, file: Path) -> tuple[float, float]:
 
 
 def _wrk(
-    wrk: str, script: Path | None, url: str, *, connections: int
+    wrk: str, script: Path | None, url: str, *, connections: int, seconds: int
 ) -> tuple[float, float, float]:
     """Return requests a second, and milliseconds at the median and the 99th percentile."""
-    command = [wrk, "-t1", f"-c{connections}", "-d8s", "--latency"]
+    command = [wrk, "-t1", f"-c{connections}", f"-d{seconds}s", "--latency"]
     command += ["-s", str(script), url] if script else [url]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "Non-2xx" not in said, said

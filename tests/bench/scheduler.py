@@ -8,7 +8,7 @@
 - The calendar of all of it; a file by the command, beside a bare COPY of its bytes.
 - `POST` of one offer: by wrk, a process of its own on the same two cores; without wrk it is not measured.
 
-`BENCH_QUICK=1`: a tenth of the sizes.
+`./run bench scheduler --quick`: a hundredth of the sizes.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ from services.scheduler.store import SCHEMA, Store
 from tests.bench.requests import import_file, post_requests
 
 QUICK = bool(os.environ.get("BENCH_QUICK"))
-SIZES = (1_000, 100_000, 1_000_000) if QUICK else (10_000, 1_000_000, 10_000_000)
+SIZES = (1_000, 10_000, 100_000) if QUICK else (10_000, 1_000_000, 10_000_000)
 PAST_DUE = SIZES[2] // 10
 CAMPAIGNS, LANES = 20, 100  # So many lanes each: two thousand.
 ROUNDS, TICKS, DUE_POSTS = 9, 25, 100
-DISPATCHED, SPREAD_PER_S, SPREAD_S = (10_000, 300, 20) if QUICK else (50_000, 1_000, 60)
+DISPATCHED, SPREAD_PER_S, SPREAD_S = (5_000, 300, 5) if QUICK else (50_000, 1_000, 60)
 PATIENCE_S = 120.0
 MS = 1_000
 CAMPAIGN_ROWS = """
@@ -80,8 +80,8 @@ def measure() -> list[dict[str, Any]]:
         for name in ("scheduler", "publisher", "detector"):
             system.children[name].stop()
         rows = uvloop.run(_dispatch(system))
-        rows += post_requests(system, Path(folder), _say)
-        rows += import_file(system, Path(folder), _say, rows=5_000 if QUICK else 50_000)
+        rows += post_requests(system, Path(folder), _say, seconds=3 if QUICK else 8)
+        rows += import_file(system, Path(folder), _say, rows=2_000 if QUICK else 50_000)
         system.children["scheduler"].stop()
         # Last: what ten million rows write keeps the disk busy for minutes.
         rows += uvloop.run(_holds_and_ticks(system.database))
