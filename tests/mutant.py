@@ -91,6 +91,15 @@ def unreadable_is_nothing() -> None:
     detector_fold._ON[Unreadable] = passed_over
 
 
+def lost_is_nothing() -> None:
+    """When in doubt: records that are gone unread hold nothing."""
+
+    async def passed_over(*_: Any, **__: Any) -> None:
+        return
+
+    put(detector_stream.Stream, "_say_lost", passed_over)
+
+
 def forgetful() -> None:
     """State off: a detector goes on where another was, and knows nothing of what was before."""
     read = detector_store.read_snapshots
@@ -111,6 +120,7 @@ MUTANTS = {
         updates_wait,
         fresh_keys,
         unreadable_is_nothing,
+        lost_is_nothing,
         forgetful,
     )
 }

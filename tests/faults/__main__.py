@@ -92,6 +92,7 @@ def report(
         f"| offers said to be taken back that stand (must be 0) | {len(verdict.left_standing)} |",
         f"| offers that were cancelled and went out behind that (must be 0), of {len(history.cancelled)} | {len(verdict.unwanted)} |",
         f"| disruptions of which nobody was told (must be 0) | {len(verdict.untold)} |",
+        f"| disruptions that Kafka lost unread, over when that was seen, and nobody was told | {len(history.untold_unread())} |",
         f"| offers unaccounted for (must be 0) | {len(verdict.unaccounted)} |",
         f"| `interlock audit verify` | {history.ledger_says} |",
         f"| disruptions told of twice on one account | {len(verdict.told_twice)} |",

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import httpx
+from kafka import TopicPartition
 from kafka.errors import KafkaError
 
 from ops.embedded.system import System
@@ -28,6 +29,7 @@ JUMPS_S: Final = (-3_600, -30, 30, 3_600)
 JUMPED_S: Final = 6.0
 LOSS_PERCENT: Final = 20
 SLOW_S: Final = 0.3
+DELETE_MS: Final = 10_000
 POISON: Final = b"\xff{ not a record"
 LAG: Final = "min.compaction.lag.ms"
 Act = Callable[[], str]
@@ -42,6 +44,7 @@ class Acts:
         self.system, self.host, self.luck = system, host, luck
         self.producer, self.sandbox = producer, sandbox
         self.slow_times: list[tuple[float, float]] = []  # When the sandbox took SLOW_S for each.
+        self.unread: list[tuple[float, float]] = []  # When events were written that nobody read.
 
     def choose(self) -> Act:
         """Draw one of those that this host allows."""
@@ -49,7 +52,7 @@ class Acts:
             self._kill, self._kill, self._stop, self._stop, self._stop, self._stop_all,
             self._stop_all, self._kill_broker, self._kill_postgres, self._stop_engine,
             self._stop_quorum, self._slow, self._lose, self._poison_queue, self._poison_events,
-            self._change_setting,
+            self._change_setting, self._lose_events,
         ]  # fmt: skip
         if self.host.can_cut:
             acts += [self._cut_broker, self._cut_controller, self._cut_postgres, self._lossy]
@@ -166,6 +169,35 @@ class Acts:
             return "an event that nobody can read, which Kafka did not take"
         time.sleep(self.luck.uniform(1, 3))
         return "an event that nobody can read"
+
+    def _lose_events(self) -> str:
+        """Let Kafka delete what no detector has read, as retention does behind one that was away for a week."""
+        detectors = [self.system.children[name] for name in self._named("detector")]
+        for child in detectors:
+            child.tell(signal.SIGSTOP)
+        begin_s = time.monotonic()
+        try:
+            time.sleep(self.luck.uniform(0.3, 3))
+            is_done = self._delete_events()
+        finally:
+            # Before anybody can see that they are gone.
+            self.unread.append((begin_s, time.monotonic()))
+            for child in detectors:
+                child.tell(signal.SIGCONT)
+        what = "events deleted unread"
+        return what if is_done else f"{what}, or some of them: Kafka did not answer"
+
+    def _delete_events(self) -> bool:
+        every = {TopicPartition(DISRUPTIONS.name, p): -1 for p in range(DISRUPTIONS.partitions)}
+        try:
+            admin = new_admin(self.system.cluster)
+            try:
+                admin.delete_records(every, timeout_ms=DELETE_MS)
+            finally:
+                admin.close()
+        except KafkaError:
+            return False
+        return True
 
     def _change_setting(self) -> str:
         lag = HOLDS.config[LAG]

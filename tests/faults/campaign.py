@@ -29,16 +29,22 @@ from kafka.errors import KafkaError
 from ops.demo.judge import Disruption, Labels
 from ops.demo.observer import arrivals_of
 from ops.embedded.system import System
+from services.detector.fold import LOST
 from tests.builders import APART, at_once
 from tests.faults.acts import SLOW_S, Acts
 from tests.faults.host import Host
+from tests.faults.room import Room
 from tests.faults.seen import CALM, Fault, History
 
 ACCOUNTS: Final = tuple(f"social-{number}" for number in range(4))
 COPIES: Final = {"detector": 2, "publisher": 3, "scheduler": 2}
 BROKERS: Final = 3
 # Mutants of other services than the publisher.
-MUTATED: Final = {"forgetful": "detector", "unreadable_is_nothing": "detector"}
+MUTATED: Final = {
+    "forgetful": "detector",
+    "unreadable_is_nothing": "detector",
+    "lost_is_nothing": "detector",
+}
 # When a race's offers are due, from its instant.
 RACERS_S: Final = (0, 0, 0, 0, 0.1, 0.3, 0.5, 1, 2, 4)
 THREADS: Final = frozenset({3, 7})  # Of them, by place.
@@ -69,6 +75,7 @@ class Campaign:
         self.history = History()
         self._ended, self._at_rest = threading.Event(), threading.Event()
         self._in_hand = 0
+        self.room = Room(self._write)
 
     def run(self, minutes: float) -> History:
         """Race for so long, let everything come to rest, and return what was seen."""
@@ -86,6 +93,7 @@ class Campaign:
                 self._at_rest.set()
             for task in tending:
                 task.result()
+            self.history.over_unread = self.room.over_unread
             self._ask_the_ledger()
             self._read_arrivals()
             self._read_begins()
@@ -152,6 +160,7 @@ class Campaign:
         )
         self.sandbox = httpx.Client(base_url=self.system.address("sandbox"), timeout=30)
         self.acts = Acts(self.system, self.host, self.luck, self.producer, self.sandbox)
+        self.room.unread = self.acts.unread
         try:
             yield
         finally:
@@ -233,11 +242,11 @@ class Campaign:
         offers = self._queue(labels, due_at)
         left_s = (due_at - datetime.now(UTC)).total_seconds() + self.luck.uniform(-0.2, 0.4)
         time.sleep(max(0.0, left_s))
-        at_s = self._write(name, labels["network"], "opened")
+        at_s = self.room.opened(name, labels["network"])
         self._wait(self.luck.uniform(*STANDS_S))
         self._cancel(self.luck.choice(offers))  # The gate may have sent it back.
         over_s = time.monotonic()
-        self._write(name, labels["network"], "resolved")
+        self.room.over(name)
         self.history.disruptions.append(Disruption(name, labels, at_s, over_s))
 
     def _calm(self) -> None:
@@ -284,14 +293,19 @@ class Campaign:
             self._wait(COUNT_EVERY_S)
 
     def _release(self) -> None:
-        """Look at the holds on everything, as a person does after an event that nobody can read."""
+        """Look at the holds on everything, as a person does after events that nobody can read, or that are gone."""
+        looked_at: set[str] = set()
         while not self._at_rest.wait(1):
             try:
                 with self.system.client("detector", "operations") as client:
                     for hold in client.get("/v1/holds", timeout=5).raise_for_status().json():
-                        if hold["network"] == EVERYTHING:
-                            path = f"/v1/holds/{hold['hold_id']}/release"
-                            client.post(path, json={"reason": "looked at"}, timeout=5)
+                        if hold["network"] != EVERYTHING:
+                            continue
+                        if hold["reason"] == LOST and hold["hold_id"] not in looked_at:
+                            self.room.say_again()
+                            looked_at.add(hold["hold_id"])
+                        path = f"/v1/holds/{hold['hold_id']}/release"
+                        client.post(path, json={"reason": "looked at"}, timeout=5)
             except httpx.HTTPError:
                 continue
 

@@ -35,10 +35,22 @@ class History:
     cancelled: dict[str, float] = field(default_factory=dict)  # When that was confirmed.
     restarts: dict[str, int] = field(default_factory=dict)
     ledger_says: str = ""  # What `interlock audit verify` says of the same sends.
+    over_unread: set[str] = field(
+        default_factory=set
+    )  # Lost, and over before that was seen: nobody can tell.
     begun_s: dict[str, float] = field(default_factory=dict)  # By the ledger, of what arrived late.
 
     def verdict(self) -> Verdict:
         """Let the judge decide."""
+        found = self._judged()
+        found.untold = [name for name in found.untold if name not in self.over_unread]
+        return found
+
+    def untold_unread(self) -> list[str]:
+        """Return disruptions that nobody was told of, since Kafka lost them unread and they were over then."""
+        return [name for name in self._judged().untold if name in self.over_unread]
+
+    def _judged(self) -> Verdict:
         ends = {
             key: None if end == "cancelled" and key not in self.asked else end
             for key, end in self.outcomes.items()
