@@ -2,7 +2,7 @@
 
 Whoever is wrong takes no part. What this cannot say for one request among others, `once` does alone:
 an Idempotency-Key that was used before, a budget, free slots, large bodies, and all of them when the
-transaction failed.
+transaction failed, unless it may have been committed.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ class Intake:
 
     async def _queue(self, asked: list[Asked]) -> list[None]:
         times: Times = {}
+        is_written = False
         try:
             async with self.post_desk.engine.begin() as connection:
                 good = await self._with_new_keys(connection, asked)
@@ -80,10 +81,12 @@ class Intake:
                 await self._write(connection, wanted, campaigns, times)
                 left = [one.key for one in good if one.key is not None and not one.rows]
                 await forget_keys(connection, left)
+                is_written = True
         except Exception as error:  # Whoever's fault it is: each finds out for itself.
             log.warning("queued one by one", requests=len(asked), error=str(error))
             for one in asked:
-                one.answer = one.problem = None
+                is_in_doubt = is_written and one.key is None and one.rows
+                one.answer, one.problem = None, _in_doubt() if is_in_doubt else None
             return [None] * len(asked)
         task = asyncio.create_task(self._expect(times))
         self._expecting.add(task)
@@ -165,3 +168,9 @@ class Intake:
         return {
             post.post_id: post for post in await self.post_desk.with_warnings(connection, views)
         }
+
+
+def _in_doubt() -> Problem:
+    """Say that a commit was not answered. Who has a key finds the answer; to try another again is to queue it twice."""
+    why = "nobody knows whether it was queued: look for it before it is sent again"
+    return Problem(503, f"{why}; what has an Idempotency-Key can be sent again as it is")

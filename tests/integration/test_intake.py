@@ -6,13 +6,15 @@ import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from fastapi import Response
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from ops.embedded.system import System
 from schemas.vocabulary import Vocabulary
@@ -139,3 +141,32 @@ async def test_where_the_transaction_fails_each_is_done_alone(
     monkeypatch.setattr(desk, "insert_and_read", fails)
     assert await door.add(door.asked(key=Key("ada", "k", "d")), door.asked()) == [None, None]
     assert await door.count("answers") == 0
+
+
+class InDoubt:
+    """An engine whose commit is done and not answered."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.engine = engine
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[AsyncConnection]:
+        async with self.engine.begin() as connection:
+            yield connection
+        raise DBAPIError("COMMIT", None, Exception("the connection broke"))
+
+
+async def test_where_the_commit_is_in_doubt_only_a_key_is_tried_again(door: Door) -> None:
+    door.intake.post_desk.engine = cast("AsyncEngine", InDoubt(door.queue.engine))
+    key = Key("ada", "k", "digest")
+    unknown, keyed, wrong = await door.add(
+        door.asked(), door.asked(key=key), door.asked(latest_at="2098-01-01T00:00:00Z")
+    )
+    assert isinstance(unknown, Problem)
+    assert (unknown.status_code, "nobody knows" in str(unknown.detail)) == (503, True)
+    assert keyed is None, "it is done alone, and finds its answer"
+    assert wrong is None
+    assert await door.count("posts") == 2
+    async with door.queue.engine.begin() as connection:
+        _, status, answer = await recall_answer(connection, key)
+    assert (status, answer["version"]) == (201, 1)
