@@ -12,14 +12,15 @@ from typing import Any, Final
 from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, event, text
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy import Connection, event, exc, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 POOL_SIZE: Final = 8
 IDLE_S: Final = 5.0
 STATEMENT_MS: Final = 15_000
+OUTAGES: Final = (exc.DBAPIError, exc.TimeoutError, OSError)
+MISTAKES: Final = (exc.IntegrityError, exc.ProgrammingError, exc.DataError)  # Of ours, among them.
 sql: Final = functools.lru_cache(1_000)(text)  # Parsed once, not at each use.
 
 
@@ -58,7 +59,7 @@ def _ping_if_idle(connection: Any, record: ConnectionPoolEntry, _: Any) -> None:
         try:
             connection.ping()
         except Exception as error:  # Any of the driver's: the pool makes another.
-            raise DisconnectionError from error
+            raise exc.DisconnectionError from error
 
 
 async def migrate(engine: AsyncEngine, *, schema: str, versions: Path) -> None:

@@ -77,8 +77,7 @@ class Keys:
     """API keys by their SHA-256, read from a file and read again when it changes."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._looked_s = float("-inf")
+        self._path, self._looked_s = path, float("-inf")
         self._stamp: tuple[int, int] | None = None
         self._callers: dict[str, Caller] = {}
 
@@ -95,8 +94,7 @@ class Keys:
             stat = self._path.stat()
             stamp = (stat.st_mtime_ns, stat.st_size)
             if stamp != self._stamp:
-                self._callers = _read_keys(self._path)
-                self._stamp = stamp
+                self._callers, self._stamp = _read_keys(self._path), stamp
         except (OSError, ValueError, KeyError, TypeError) as error:
             # A file half written or gone takes nobody's access away; the log says so.
             structlog.get_logger().error("keys file", path=str(self._path), error=str(error))
@@ -126,9 +124,8 @@ class Problem(HTTPException):
 
 def field_problem(field: str, detail: str, *, status: int = 422) -> Problem:
     """Return a problem about one field of the body."""
-    return Problem(
-        status, f"{field}: {detail}", errors=[{"pointer": f"/{field}", "detail": detail}]
-    )
+    errors = [{"pointer": f"/{field}", "detail": detail}]
+    return Problem(status, f"{field}: {detail}", errors=errors)
 
 
 def require(*roles: str) -> Any:
@@ -224,6 +221,8 @@ def new_app(
     lifespan: Any,
     remarks: Remarks = dict,
     per_minute: int = 0,
+    outages: tuple[type[Exception], ...] = (),
+    mistakes: tuple[type[Exception], ...] = (),
 ) -> FastAPI:
     """Return an application with what every service has; `per_minute`: of each caller, 0: no limit."""
     app = FastAPI(
@@ -238,7 +237,10 @@ def new_app(
     app.state.rates = PerMinute(per_minute) if per_minute else None
     app.add_exception_handler(StarletteHTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
-    app.add_exception_handler(Exception, _on_crash)
+    for outage in outages:
+        app.add_exception_handler(outage, _on_outage)
+    for mistake in (*mistakes, Exception):
+        app.add_exception_handler(mistake, _on_crash)
     seconds = Histogram(
         "interlock_http_seconds", "Time to answer.", ["method", "status"], registry=registry
     )
@@ -298,10 +300,8 @@ class Edge:
             status = message.get("status", status)
             if message["type"] == "http.response.start":
                 rate: dict[str, str] = scope.get("state", {}).get("rate", {})
-                message["headers"] = [
-                    *message.get("headers", ()),
-                    *((name.encode(), value.encode()) for name, value in rate.items()),
-                ]
+                limits = [(name.encode(), value.encode()) for name, value in rate.items()]
+                message["headers"] = [*message.get("headers", ()), *limits]
             await send(message)
 
         try:
@@ -344,12 +344,8 @@ def problem_answer(
     status: int, detail: str, *, errors: Any = None, headers: Any = None
 ) -> JSONResponse:
     """Return problem details (RFC 9457, section 3)."""
-    body: dict[str, Any] = {
-        "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-    }
+    title = HTTPStatus(status).phrase
+    body: Any = {"type": "about:blank", "title": title, "status": status, "detail": detail}
     if errors:
         body["errors"] = errors
     return JSONResponse(body, status, headers=headers, media_type=PROBLEM)
@@ -357,12 +353,8 @@ def problem_answer(
 
 async def _on_http_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, StarletteHTTPException)
-    return problem_answer(
-        error.status_code,
-        str(error.detail),
-        errors=getattr(error, "errors", None),
-        headers=error.headers,
-    )
+    errors, said = getattr(error, "errors", None), str(error.detail)
+    return problem_answer(error.status_code, said, errors=errors, headers=error.headers)
 
 
 async def _on_validation_error(_: Request, error: Exception) -> Response:
@@ -377,6 +369,12 @@ async def _on_validation_error(_: Request, error: Exception) -> Response:
     ]
     detail = "; ".join(f"{e['pointer'][1:] or e['in']}: {e['detail']}" for e in errors)
     return problem_answer(422, detail, errors=errors)
+
+
+async def _on_outage(_: Request, error: Exception) -> Response:
+    structlog.get_logger().error("the database does not answer", error=str(error))
+    why = "the database does not answer: what was asked may or may not be done; look before you ask again"
+    return problem_answer(503, why, headers={"Retry-After": "2"})
 
 
 async def _on_crash(_: Request, error: Exception) -> Response:

@@ -173,6 +173,8 @@ def new_service(_: Settings) -> FastAPI:
         readiness=lambda: _not_ready(stream, site),
         remarks=lambda: paces.remarks() | stream.delivery.remarks() | _deserted(members),
         lifespan=lifespan,
+        outages=database.OUTAGES,
+        mistakes=database.MISTAKES,
     )
     for router in (
         new_router(stream, store, archive),

@@ -93,6 +93,8 @@ def new_service(_: Settings) -> FastAPI:
         readiness=stream.not_ready,
         per_minute=settings.requests_per_minute,
         lifespan=lifespan,
+        outages=database.OUTAGES,
+        mistakes=database.MISTAKES,
     )
     app.include_router(
         new_router(

@@ -14,11 +14,13 @@ import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry
+from sqlalchemy import exc
 
 from ops.embedded.files import make_accounts
 from services.detector import api as detector_api
 from services.detector.app import new_service as new_detector
 from services.kit import web
+from services.kit.database import MISTAKES, OUTAGES
 from services.kit.settings import Settings
 from services.kit.web import ROLES, Keys, new_app
 from services.publisher.app import new_service as new_publisher
@@ -207,6 +209,45 @@ async def test_events_do_not_wait_for_what_was_not_read_yet(apps: dict[str, Fast
         told = (await client.get("/readyz")).json()
     assert set(told["missing"]) == {"assignment"}
     assert "views" in told["remarks"]
+
+
+@pytest.mark.parametrize(
+    ("service", "path"), [("scheduler", "/v1/campaigns"), ("publisher", "/v1/ledger")]
+)
+async def test_where_the_database_does_not_answer_nobody_claims_to_know(
+    service: str, path: str, apps: dict[str, FastAPI]
+) -> None:
+    transport = httpx.ASGITransport(apps[service], client=("127.0.0.1", 1))
+    headers = {"authorization": "Bearer viewer"}
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        answer = await client.get(path, headers=headers)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    assert "may or may not be done" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("raised", "status"),
+    [
+        (exc.DBAPIError("SELECT 1", None, Exception("the system is shutting down")), 503),
+        (exc.OperationalError("SELECT 1", None, Exception("the connection broke")), 503),
+        (exc.TimeoutError(), 503),
+        (exc.IntegrityError("INSERT", None, Exception("a key twice")), 500),
+        (exc.ProgrammingError("SELEC", None, Exception("syntax")), 500),
+    ],
+)
+async def test_a_mistake_of_ours_is_no_outage(raised: Exception, status: int) -> None:
+    async def ready() -> dict[str, str]:
+        raise raised
+
+    app = new_app(
+        title="t", version="0", keys=Keys(Path("none")), registry=CollectorRegistry(),
+        readiness=ready, lifespan=None, outages=OUTAGES, mistakes=MISTAKES,
+    )  # fmt: skip
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        answer = await client.get("/readyz")
+    assert answer.status_code == status
+    assert "key twice" not in answer.text
 
 
 async def test_a_key_speaks_for_its_networks_only(apps: dict[str, FastAPI]) -> None:
