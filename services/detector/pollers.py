@@ -46,6 +46,7 @@ class _Polled:
     bodies: dict[str, bytes] = field(default_factory=dict)
     written: dict[str, tuple[str, float]] = field(default_factory=dict)  # By id: what, and when.
     is_expected: bool = False
+    losses: int = 0  # Of the log, when it was written last.
     failures: int = 0
     why: str = ""
 
@@ -113,6 +114,8 @@ class Pollers:
         try:
             reading = await self._read(source, polled)
             now_s = self._stream.clock.monotonic_s()
+            if polled.losses != self._stream.losses:  # What was written may be gone unread.
+                polled.losses, polled.written = self._stream.losses, {}
             written = {_id(one): (_text(one), now_s) for one in reading.reported}
             known = {
                 key: before

@@ -95,6 +95,7 @@ class Stream:
         self.holds = OpenHolds()
         self.incidents: dict[str, Incident] = {}
         self.assigned_once, self.views_read, self.started_at = False, False, clock.now()
+        self.losses = 0  # How often records were gone before we read them.
         self._folded: CountOf[str] = CountOf()
         self._one_at_a_time = asyncio.Lock()
         self._deadlines_written: dict[tuple[str, str], float] = {}
@@ -212,6 +213,7 @@ class Stream:
             log.info("restored", partition=tp.partition, offset=ours.offset, of=offset, start=start)
 
     async def _say_lost(self, partition: int, ours: Partition, *, from_offset: int) -> None:
+        self.losses += 1
         log.error("records lost", partition=partition, first=from_offset, end=ours.offset)
         gone = envelope.Unreadable(error=f"{from_offset} to {ours.offset} are gone")
         # Its id comes from where the gap ends: a second detector that sees it says the same.

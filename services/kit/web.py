@@ -372,8 +372,8 @@ async def _on_validation_error(_: Request, error: Exception) -> Response:
 
 
 async def _on_outage(_: Request, error: Exception) -> Response:
-    structlog.get_logger().error("the database does not answer", error=str(error))
-    why = "the database does not answer: what was asked may or may not be done; look before you ask again"
+    structlog.get_logger().error("what a request needs does not answer", error=repr(error))
+    why = "what this needs does not answer: it may or may not be done, look before you ask again"
     return problem_answer(503, why, headers={"Retry-After": "2"})
 
 

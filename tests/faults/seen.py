@@ -35,9 +35,7 @@ class History:
     cancelled: dict[str, float] = field(default_factory=dict)  # When that was confirmed.
     restarts: dict[str, int] = field(default_factory=dict)
     ledger_says: str = ""  # What `interlock audit verify` says of the same sends.
-    over_unread: set[str] = field(
-        default_factory=set
-    )  # Lost, and over before that was seen: nobody can tell.
+    over_unread: set[str] = field(default_factory=set)  # Perhaps lost, and over by then.
     begun_s: dict[str, float] = field(default_factory=dict)  # By the ledger, of what arrived late.
 
     def verdict(self) -> Verdict:

@@ -19,9 +19,13 @@ from sqlalchemy import exc
 from ops.embedded.files import make_accounts
 from services.detector import api as detector_api
 from services.detector.app import new_service as new_detector
+from services.detector.stream import Stream
 from services.kit import web
+from services.kit.broker import new_broker
+from services.kit.cluster import Cluster
 from services.kit.database import MISTAKES, OUTAGES
 from services.kit.settings import Settings
+from services.kit.telemetry import Clock
 from services.kit.web import ROLES, Keys, new_app
 from services.publisher.app import new_service as new_publisher
 from services.scheduler.app import new_service as new_scheduler
@@ -203,12 +207,23 @@ async def test_what_was_not_read_yet_is_not_called_empty(
     assert "still being read" in answer.json()["detail"]
 
 
-async def test_events_do_not_wait_for_what_was_not_read_yet(apps: dict[str, FastAPI]) -> None:
-    transport = httpx.ASGITransport(apps["detector"], client=("127.0.0.1", 1))
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-        told = (await client.get("/readyz")).json()
-    assert set(told["missing"]) == {"assignment"}
-    assert "views" in told["remarks"]
+async def test_events_do_not_wait_for_what_was_not_read_yet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cluster = Cluster("127.0.0.1:1")
+    stream = Stream(
+        new_broker(cluster, client_id="test"), cluster=cluster, instance="test", clock=Clock(),
+        registry=CollectorRegistry(), crash=lambda *_: None,
+    )  # fmt: skip
+
+    async def no_lag() -> int:
+        return 0
+
+    monkeypatch.setattr(stream.disruptions, "lag", no_lag)
+    stream.assigned_once = True
+    assert not stream.views_read
+    assert await stream.not_ready() == {}
+    assert "views" in stream.remarks()
 
 
 @pytest.mark.parametrize(

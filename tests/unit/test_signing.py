@@ -6,7 +6,9 @@ import base64
 import hashlib
 import hmac
 import secrets
+import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -140,6 +142,24 @@ def test_the_signature_is_what_its_document_says() -> None:
     header = signed(str(int(NOON.timestamp())).encode(), value).decode()
     sent: dict[str, Any] = {"event_id": "e-1", "source": "/é", "at": NOON}
     assert OURS.headers_of(RELEASE, value, **sent) == {HEADER: header}
+
+
+def test_the_lines_of_the_documentation_sign_what_is_believed(repository: Path) -> None:
+    code = (
+        (repository / "docs" / "kafka.md")
+        .read_text()
+        .partition("```python\n")[2]
+        .partition("```")[0]
+    )
+    value = envelope.write_value(a_disruption())
+    given: dict[str, Any] = {
+        "base64": base64, "hmac": hmac, "time": time, "secret": SECRETS["control"], "value": value,
+        "type": a_disruption().TYPE.encode(), "source": "/é".encode(), "id": b"e-1",
+    }  # fmt: skip
+    exec(code.replace("traffic-control", "control"), given)  # noqa: S102  # Ours.
+    found = Envelope(record=a_disruption(), event_id="e-1", source="/é")
+    now = datetime.now(UTC)
+    assert OURS.proven(found, [given["header"]], value, appended_at=now) == found
 
 
 def reads(given: bytes) -> Envelope | Unreadable:
