@@ -12,6 +12,7 @@ from typing import Any, Final
 from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy import Connection, event, exc, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -28,18 +29,12 @@ def new_engine(database: str, *, schema: str) -> AsyncEngine:
     """Return a pool for a `postgresql://` address whose search path is this service's schema."""
     if not database.startswith("postgresql://"):
         raise ValueError("INTERLOCK_DATABASE: an address such as postgresql://user@host/name")
+    of_session = {"search_path": schema, "statement_timeout": str(STATEMENT_MS), "timezone": "UTC"}
     engine = create_async_engine(
         database.replace("postgresql://", "postgresql+asyncpg://", 1),
         pool_size=POOL_SIZE,
         max_overflow=0,
-        connect_args={
-            "timeout": 10,
-            "server_settings": {
-                "search_path": schema,
-                "statement_timeout": str(STATEMENT_MS),
-                "timezone": "UTC",
-            },
-        },
+        connect_args={"timeout": 10, "server_settings": of_session},
     )
     event.listen(engine.sync_engine, "checkin", _note_use)
     event.listen(engine.sync_engine, "checkout", _ping_if_idle)
@@ -65,8 +60,7 @@ def _ping_if_idle(connection: Any, record: ConnectionPoolEntry, _: Any) -> None:
 async def migrate(engine: AsyncEngine, *, schema: str, versions: Path) -> None:
     """Bring the schema to its newest version; services that start together wait for each other."""
     async with engine.begin() as connection:
-        # An index takes its time.
-        await connection.execute(text("SET LOCAL statement_timeout = 0"))
+        await connection.execute(text("SET LOCAL statement_timeout = 0"))  # For an index.
         lock = zlib.crc32(f"interlock/{schema}".encode())
         await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": lock})
         await connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {schema}"))
@@ -75,11 +69,13 @@ async def migrate(engine: AsyncEngine, *, schema: str, versions: Path) -> None:
 
 def _upgrade(connection: Connection, schema: str, versions: Path) -> None:
     script = ScriptDirectory(str(versions.parent), version_locations=[str(versions)])
-    context = EnvironmentContext(
-        Config(),
-        script,
-        fn=lambda revision, _: script._upgrade_revs("head", revision),  # noqa: SLF001
-    )
-    with context:
+    steps = script._upgrade_revs  # noqa: SLF001
+    with EnvironmentContext(Config(), script, fn=lambda at, _: steps("head", at)) as context:
         context.configure(connection=connection, version_table_schema=schema)
-        context.run_migrations()
+        try:
+            context.run_migrations()
+        except CommandError as error:  # Its version is none of ours.
+            why = (
+                f"the database's schema {schema} is of a newer Interlock ({error}): start that one"
+            )
+            raise RuntimeError(why) from None

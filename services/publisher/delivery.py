@@ -46,7 +46,7 @@ from services.publisher.ledger import (
 from services.publisher.paces import Paces
 from services.publisher.proof import LOST, PART
 from services.publisher.rates import Told
-from services.publisher.store import Store, Withdrawn
+from services.publisher.store import Store, Unsent
 from services.publisher.takeback import TakeBack
 
 UNKNOWN_TRIES: Final = 5  # An update on a channel that knows no keys is not said twenty times.
@@ -105,12 +105,19 @@ class Delivery:
             job.settled()
 
     async def _to_outcome(self, job: Job) -> None:
-        channel = self.channels.get(job.post.account)
-        if why := refusal(job.post, channel.capabilities if channel else None):
-            await self.ends.say(job, "failed", reason=why)
-            return
-        while not job.dropped and not await self._follow(job, self.gate.judge(job.post)):
+        while not job.dropped and not await self._step(job):
             pass
+
+    async def _step(self, job: Job) -> bool:
+        """Do what comes next; True at the end."""
+        if why := self._refusal(job):
+            return await self._without_sending(job, "failed", why)
+        return await self._follow(job, self.gate.judge(job.post))
+
+    def _refusal(self, job: Job) -> str:
+        """Say why the account can never take the post, as it is set up now; empty: it may."""
+        channel = self.channels.get(job.post.account)
+        return refusal(job.post, channel.capabilities if channel else None)
 
     async def _follow(self, job: Job, verdict: Verdict) -> bool:
         """Do what the gate says; True at the end."""
@@ -175,9 +182,10 @@ class Delivery:
             await self.ends.end(job, "uncertain", f"{before}: {reason}")
         elif job.so_far is not None:
             await self.ends.end_in_part(job, reason)
-        elif await self.store.record_withdrawn(
-            Withdrawn(
+        elif await self.store.record_unsent(
+            Unsent(
                 post=job.post, attempt=job.attempt, at=self.clock.now(), hold_id=hold_id,
+                state="failed" if result == "failed" else "withdrawn",
                 why=reason[:DETAIL_CHARS], is_ours=job.recorded,
             )
         ):  # fmt: skip
@@ -274,6 +282,9 @@ class Delivery:
     async def _decide(self, job: Job, why: str, *, looked: bool = False) -> bool:
         """Decide behind an unknown outcome; True at the end, False to send again."""
         assert job.begun_at is not None
+        if never := self._refusal(job):
+            await self.ends.end(job, "uncertain", f"{why}, and now {never}")
+            return True
         age_s = (self.clock.now() - job.begun_at).total_seconds()
         channel = self.channels[job.post.account]
         can = channel.capabilities

@@ -2,12 +2,13 @@
 
     intent ─▶ sent ─▶ retracting ─▶ retracted
        │                  └───────▶ retraction_failed ─▶ retracting
-       ├────▶ failed ─▶ intent      (handed over again, a new attempt)
-       ├────▶ withdrawn ─▶ intent   (this attempt was certainly not sent, held or too late; a new one may be)
-       └────▶ uncertain             (nobody knows; an offer is never sent again)
+       ├────▶ failed      (refused for good)                                 ┐ certainly not sent: a later attempt
+       ├────▶ withdrawn   (held or too late)                                 ┘ may begin behind it
+       └────▶ uncertain   (nobody knows; an offer is never sent again)
 
-What the gate holds has no intent: it begins as withdrawn. So an attempt that was answered stays answered, if its
-record is read again when the hold has ended and marketing has the offer back.
+What the gate holds has no intent: it begins as withdrawn; what its account can never take begins as failed. So an
+attempt that was answered stays answered, if its record is read again when the hold has ended, or the account can, and
+marketing has the offer back.
 
 The database has the same table and refuses every other move.
 """
@@ -28,15 +29,18 @@ State = Literal[
 
 FOLLOWS: dict[State, frozenset[State]] = {
     "intent": frozenset({"sent", "failed", "withdrawn", "uncertain"}),
-    "failed": frozenset({"intent", "withdrawn"}),
-    "withdrawn": frozenset({"intent"}),
+    "failed": frozenset(),
+    "withdrawn": frozenset(),
     "sent": frozenset({"retracting"}),
     "retracting": frozenset({"retracted", "retraction_failed"}),
     "retraction_failed": frozenset({"retracting"}),
     "uncertain": frozenset(),
     "retracted": frozenset(),
 }
-BEGINS: frozenset[State] = frozenset({"intent", "withdrawn"})
+BEGINS: frozenset[State] = frozenset({"intent", "withdrawn", "failed"})
+UNSENT: frozenset[State] = frozenset(
+    {"withdrawn", "failed"}
+)  # A later attempt may begin behind these.
 ReadBack = Literal["exact", "search", "none"]
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from sqlalchemy import (
     BigInteger,
@@ -73,13 +73,13 @@ WHERE ledger.state IN ('failed', 'withdrawn') AND ledger.attempt < EXCLUDED.atte
 RETURNING post_id
 """
 # An intent that another publisher has adopted stays; so does one that whoever asks did not write itself.
-WITHDRAWN = """
+UNSENTS = """
 WITH new AS (
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::integer[], $5::text[], $6::text[],
-                         $7::text[], $8::timestamptz[], $9::text[], $10::text[], $11::boolean[])
-        AS one (post_id, kind, account, attempt, publisher, labels, incident_id, at, detail, hold_id, is_ours)
+                         $7::text[], $8::timestamptz[], $9::text[], $10::text[], $11::text[], $12::boolean[])
+        AS one (post_id, kind, account, attempt, publisher, labels, incident_id, at, state, detail, hold_id, is_ours)
 ), ours AS (
-    UPDATE ledger SET state = 'withdrawn', done_at = new.at, detail = new.detail, hold_id = new.hold_id,
+    UPDATE ledger SET state = new.state, done_at = new.at, detail = new.detail, hold_id = new.hold_id,
         changed_at = now()
     FROM new WHERE new.is_ours AND ledger.post_id = new.post_id AND ledger.state = 'intent'
         AND ledger.publisher = new.publisher
@@ -87,10 +87,10 @@ WITH new AS (
 ), others AS (
     INSERT INTO ledger (post_id, kind, account, state, attempt, publisher, labels, incident_id, intent_at, done_at,
                         detail, hold_id)
-    SELECT post_id, kind, account, 'withdrawn', attempt, publisher, labels::jsonb, incident_id, at, at, detail, hold_id
+    SELECT post_id, kind, account, state, attempt, publisher, labels::jsonb, incident_id, at, at, detail, hold_id
     FROM new WHERE NOT is_ours
     ON CONFLICT (post_id) DO UPDATE
-    SET state = 'withdrawn', attempt = EXCLUDED.attempt, publisher = EXCLUDED.publisher, done_at = EXCLUDED.done_at,
+    SET state = EXCLUDED.state, attempt = EXCLUDED.attempt, publisher = EXCLUDED.publisher, done_at = EXCLUDED.done_at,
         detail = EXCLUDED.detail, hold_id = EXCLUDED.hold_id, changed_at = now()
     WHERE ledger.state IN ('failed', 'withdrawn') AND ledger.attempt < EXCLUDED.attempt
     RETURNING post_id
@@ -128,13 +128,17 @@ class Intent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Withdrawn:
-    """What is written down of an attempt that was certainly not sent; `is_ours`: its intent was written by us."""
+class Unsent:
+    """What is written down of an attempt that was certainly not sent; `is_ours`: its intent was written by us.
+
+    It failed where the account can never take it, and is withdrawn where it was held or came too late.
+    """
 
     post: Post
     attempt: int
     at: datetime
     why: str
+    state: Literal["withdrawn", "failed"] = "withdrawn"
     hold_id: str | None = None
     is_ours: bool = False
 
@@ -152,7 +156,7 @@ class Sent:
     kind: Kind = "offer"
 
 
-P = TypeVar("P", Intent, Withdrawn)
+P = TypeVar("P", Intent, Unsent)
 
 
 class Store:
@@ -165,7 +169,7 @@ class Store:
         self._finds = Batches(self._find_all)
         # Each kind has its own: an update does not stand behind offers here either.
         self._intents = {kind: Batches(self._record_intents) for kind in get_args(Kind)}
-        self._withdrawn = {kind: Batches(self._record_withdrawn) for kind in get_args(Kind)}
+        self._unsents = {kind: Batches(self._record_unsent) for kind in get_args(Kind)}
         self._sents = {kind: Batches(self._record_sents) for kind in get_args(Kind)}
 
     async def find(self, post_id: str) -> Entry | None:
@@ -195,25 +199,26 @@ class Store:
             written = {row.post_id for row in rows}
         return [one.post.post_id in written and firsts[one.post.post_id] is one for one in intents]
 
-    async def record_withdrawn(self, one: Withdrawn) -> bool:
+    async def record_unsent(self, one: Unsent) -> bool:
         """Write that an attempt was certainly not sent. False: the post has a row that forbids it."""
-        return await self._withdrawn[one.post.kind].add(one)
+        return await self._unsents[one.post.kind].add(one)
 
-    async def _record_withdrawn(self, given: list[Withdrawn]) -> list[bool]:
+    async def _record_unsent(self, given: list[Unsent]) -> list[bool]:
         firsts = _firsts(given)
         ordered = list(firsts.values())
         columns = (
             *self._columns(ordered),
+            [one.state for one in ordered],
             [one.why for one in ordered],
             [one.hold_id for one in ordered],
             [one.is_ours for one in ordered],
         )
         async with self._alone.connect() as connection:
-            rows = await connection.exec_driver_sql(WITHDRAWN, columns)
+            rows = await connection.exec_driver_sql(UNSENTS, columns)
             written = {row.post_id for row in rows}
         return [one.post.post_id in written and firsts[one.post.post_id] is one for one in given]
 
-    def _columns(self, ones: Sequence[Intent | Withdrawn]) -> tuple[list[Any], ...]:
+    def _columns(self, ones: Sequence[Intent | Unsent]) -> tuple[list[Any], ...]:
         """Return what all attempts have, by column."""
         return (
             [one.post.post_id for one in ones],

@@ -14,8 +14,8 @@ from ops.embedded.system import System
 from schemas.posts import Post
 from services.kit import database
 from services.kit.telemetry import Clock
-from services.publisher.ledger import FOLLOWS, Attempt, State
-from services.publisher.store import SCHEMA, Sent, Store, Withdrawn
+from services.publisher.ledger import FOLLOWS, UNSENT, Attempt, State
+from services.publisher.store import SCHEMA, Sent, Store, Unsent
 from tests.builders import a_post
 from tests.simulation.ledger import MemoryStore, Rows
 
@@ -61,8 +61,8 @@ def a_sent(post: Post, *, at: datetime | None = None) -> Sent:
     return Sent(post_id=post.post_id, at=now, attempt=attempt, publication="p", url="http://x/p")
 
 
-def a_withdrawn(post: Post, *, attempt: int = 1, **values: Any) -> Withdrawn:
-    return Withdrawn(post=post, attempt=attempt, at=datetime.now(UTC), why="held", **values)
+def an_unsent(post: Post, *, attempt: int = 1, **values: Any) -> Unsent:
+    return Unsent(post=post, attempt=attempt, at=datetime.now(UTC), why="held", **values)
 
 
 async def bring(store: Store, post: Post, state: State) -> None:
@@ -71,7 +71,7 @@ async def bring(store: Store, post: Post, state: State) -> None:
         if step == "sent":
             assert await store.record_sent(a_sent(post))
         elif step == "withdrawn":
-            assert await store.record_withdrawn(a_withdrawn(post, is_ours=True))
+            assert await store.record_unsent(an_unsent(post, is_ours=True))
         else:
             assert await store.record(post.post_id, step)
 
@@ -135,15 +135,13 @@ async def test_a_send_is_written_once_and_with_what_proves_it(new_store: NewStor
 async def test_an_intent_is_withdrawn_by_whoever_has_it(new_store: NewStore) -> None:
     one, other, post = new_store("one"), new_store("other"), an_offer()
     await intend(one, post)
-    mine = a_withdrawn(post, is_ours=True)
-    assert not await other.record_withdrawn(mine)
-    assert not await one.record_withdrawn(a_withdrawn(post)), (
-        "whoever wrote no intent may have sent it"
-    )
+    mine = an_unsent(post, is_ours=True)
+    assert not await other.record_unsent(mine)
+    assert not await one.record_unsent(an_unsent(post)), "whoever wrote no intent may have sent it"
     await other.adopt_intent(post.post_id)
-    assert not await one.record_withdrawn(mine), "another publisher may be sending it"
+    assert not await one.record_unsent(mine), "another publisher may be sending it"
     assert await state_of(one, post) == "intent"
-    assert await other.record_withdrawn(mine)
+    assert await other.record_unsent(mine)
     entry = await one.find(post.post_id)
     assert entry is not None
     assert (entry.state, entry.detail) == ("withdrawn", "held")
@@ -151,24 +149,36 @@ async def test_an_intent_is_withdrawn_by_whoever_has_it(new_store: NewStore) -> 
 
 async def test_what_was_never_begun_is_withdrawn_too_and_stays_so(new_store: NewStore) -> None:
     one, other, post = new_store("one"), new_store("other"), an_offer()
-    assert await one.record_withdrawn(a_withdrawn(post, hold_id="hold-1"))
-    assert not await other.record_withdrawn(a_withdrawn(post)), "this attempt has its answer"
+    assert await one.record_unsent(an_unsent(post, hold_id="hold-1"))
+    assert not await other.record_unsent(an_unsent(post)), "this attempt has its answer"
     assert not await intend(other, post), "and is not sent"
     entry = await other.find(post.post_id)
     assert entry is not None
     assert (entry.state, entry.attempt, entry.hold_id) == ("withdrawn", 1, "hold-1")
-    assert await other.record_withdrawn(a_withdrawn(post, attempt=2))
+    assert await other.record_unsent(an_unsent(post, attempt=2))
     assert await intend(one, post, attempt=3)
     entry = await one.find(post.post_id)
     assert entry is not None
     assert (entry.state, entry.hold_id, entry.detail) == ("intent", None, "")
 
 
-@pytest.mark.parametrize("state", sorted(set(STATES) - {"failed", "withdrawn"}))
+async def test_what_its_account_cannot_take_is_written_down_as_failed(new_store: NewStore) -> None:
+    store, post = new_store("one"), an_offer()
+    assert await store.record_unsent(an_unsent(post))
+    assert not await store.record(post.post_id, "failed"), "this attempt was withdrawn"
+    refused = an_unsent(post, attempt=2, state="failed")
+    assert await store.record_unsent(refused)
+    assert await state_of(store, post) == "failed"
+    assert not await store.record_unsent(refused), "it has its answer"
+    assert not await intend(store, post, attempt=2), "and is not sent"
+    assert await intend(store, post, attempt=3)
+
+
+@pytest.mark.parametrize("state", sorted(set(STATES) - UNSENT))
 async def test_what_may_be_out_is_not_withdrawn(new_store: NewStore, state: State) -> None:
     store, post = new_store("one"), an_offer()
     await bring(store, post, state)
-    assert not await store.record_withdrawn(a_withdrawn(post, attempt=2))
+    assert not await store.record_unsent(an_unsent(post, attempt=2))
     assert await state_of(store, post) == state
 
 

@@ -1,6 +1,8 @@
-"""The pool: a connection that rested and has died costs no request."""
+"""The pool: a connection that rested and has died costs no request. The schema: none of a newer version is touched."""
 
 from __future__ import annotations
+
+import uuid
 
 import pytest
 from sqlalchemy import text
@@ -9,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ops.embedded.system import System
 from services.kit import database
+from services.publisher.app import VERSIONS
 
 
 @pytest.mark.parametrize("idle_s", [-1.0, 60.0])
@@ -30,6 +33,23 @@ async def test_a_connection_that_died_while_it_rested_is_replaced(
     finally:
         await engine.dispose()
         await other.dispose()
+
+
+async def test_a_schema_of_a_newer_version_is_left_alone_and_that_is_said(system: System) -> None:
+    schema = f"newer_{uuid.uuid4().hex[:8]}"
+    engine = database.new_engine(system.database, schema=schema)
+    try:
+        await database.migrate(engine, schema=schema, versions=VERSIONS)
+        async with engine.begin() as connection:
+            await connection.execute(text("UPDATE alembic_version SET version_num = '0999'"))
+        with pytest.raises(
+            RuntimeError, match=rf"schema {schema} is of a newer Interlock .*'0999'"
+        ):
+            await database.migrate(engine, schema=schema, versions=VERSIONS)
+        async with engine.begin() as connection:
+            await connection.execute(text(f"DROP SCHEMA {schema} CASCADE"))
+    finally:
+        await engine.dispose()
 
 
 async def _ask(engine: AsyncEngine) -> None:

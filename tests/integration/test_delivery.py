@@ -23,7 +23,7 @@ from services.publisher.delivery import Delivery
 from services.publisher.gate import Passed, Verdict, judge
 from services.publisher.job import Job
 from services.publisher.paces import Paces
-from services.publisher.store import SCHEMA, Store, Withdrawn
+from services.publisher.store import SCHEMA, Store, Unsent
 from services.publisher.takeback import TakeBack
 from tests.builders import AT, a_hold, a_post, a_release
 from tests.fakes import FakeChannel
@@ -58,6 +58,7 @@ class Desk:
     def __init__(self, store: Store) -> None:
         self.store, self.gate, self.said = store, Open(), list[Outcome]()
         self.channel = FakeChannel(Clock())
+        self.accounts = {"social-en"}
         self.settled = 0
 
     async def _emit(self, outcome: Outcome, _: str) -> None:
@@ -67,7 +68,7 @@ class Desk:
         self.settled += 1
 
     def delivery(self) -> Delivery:
-        channels: dict[str, Channel] = {"social-en": self.channel}
+        channels: dict[str, Channel] = dict.fromkeys(self.accounts, self.channel)
         shared: dict[str, Any] = {"clock": Clock(), "emit": self._emit}
         paces = Paces(self.store.engine, clock=Clock())
         take_back = TakeBack(self.store, channels, {}, paces, **shared)
@@ -121,8 +122,8 @@ async def test_an_earlier_try_that_comes_again_behind_a_later_one_is_passed_over
 ) -> None:
     """The ledger refused its intent, and it was judged again and again, without a pause, before all others."""
     post = new_post()
-    await desk.store.record_withdrawn(
-        Withdrawn(post=post, attempt=2, at=Clock().now(), why="held", hold_id="hold-1")
+    await desk.store.record_unsent(
+        Unsent(post=post, attempt=2, at=Clock().now(), why="held", hold_id="hold-1")
     )
     await desk.delivery().settle(Job(post, 1, desk._settle))
     assert (desk.said, desk.settled, desk.channel.tries) == ([], 1, 0)
@@ -211,10 +212,10 @@ async def test_a_publisher_that_wakes_up_does_not_withdraw_what_another_has_adop
     post, asleep = new_post(), Store(desk.store.engine, publisher="asleep")
     assert await asleep.record_intent(post, attempt=1, fence=1, at=Clock().now())
     await desk.store.adopt_intent(post.post_id)
-    mine = Withdrawn(post=post, attempt=1, at=Clock().now(), why="held", is_ours=True)
-    assert not await asleep.record_withdrawn(mine)
+    mine = Unsent(post=post, attempt=1, at=Clock().now(), why="held", is_ours=True)
+    assert not await asleep.record_unsent(mine)
     assert await desk.state(post) == "intent"
-    assert await desk.store.record_withdrawn(mine)
+    assert await desk.store.record_unsent(mine)
     assert await desk.state(post) == "withdrawn"
 
 
@@ -268,3 +269,32 @@ async def test_a_channel_that_cannot_delete_is_named(desk: Desk) -> None:
 async def test_an_unknown_account_fails_by_name(desk: Desk) -> None:
     assert await desk.send(new_post(account="nobody")) == "failed"
     assert desk.said[-1].reason == "there is no channel account nobody"
+
+
+async def test_what_was_refused_is_not_sent_when_it_comes_again_to_an_account_there_is_now(
+    desk: Desk,
+) -> None:
+    """Marketing has it back, and may have moved it to another account."""
+    post = new_post(account="new")
+    assert await desk.send(post) == "failed"
+    desk.accounts.add("new")
+    assert await desk.send(post) == "failed"
+    assert (desk.channel.tries, await desk.state(post)) == (0, "failed")
+    assert await desk.send(post, attempt=2) == "published"
+
+
+async def test_what_went_out_stays_published_when_it_comes_again_and_its_account_is_gone(
+    desk: Desk,
+) -> None:
+    post = new_post()
+    assert await desk.send(post) == "published"
+    desk.accounts.clear()
+    assert await desk.send(post) == "published"
+
+
+async def test_a_cut_off_send_to_an_account_that_is_gone_is_uncertain(desk: Desk) -> None:
+    post = new_post()
+    await desk.store.record_intent(post, attempt=1, fence=1, at=Clock().now())
+    desk.accounts.clear()
+    assert await desk.send(post) == "uncertain"
+    assert "there is no channel account" in desk.said[-1].reason

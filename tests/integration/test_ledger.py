@@ -14,10 +14,12 @@ from ops.embedded.system import System
 from schemas.posts import Post
 from services.kit import database
 from services.kit.telemetry import Clock
+from services.publisher.app import VERSIONS
 from services.publisher.archive import Archive
-from services.publisher.ledger import BEGINS, FOLLOWS, Attempt, State
+from services.publisher.ledger import BEGINS, FOLLOWS, UNSENT, Attempt, State
 from services.publisher.store import SCHEMA, Sent, Store
 from tests.builders import a_post
+from tests.migrating import down_and_up
 
 
 @pytest.fixture
@@ -46,7 +48,25 @@ async def test_the_database_has_the_same_table_of_moves(store: Store) -> None:
     async with store.engine.connect() as connection:
         rows = await connection.execute(text("SELECT before, later FROM ledger_moves"))
         found = {(row.before, row.later) for row in rows}
-    assert found == {(before, later) for before, all_ in FOLLOWS.items() for later in all_}
+    moves = {(before, later) for before, all_ in FOLLOWS.items() for later in all_}
+    assert found == moves | {("", later) for later in BEGINS}
+
+
+async def test_migrations_go_down_and_up_on_a_filled_ledger(system: System) -> None:
+    schema = f"ledger_{uuid.uuid4().hex[:8]}"
+    engine = database.new_engine(system.database, schema=schema)
+    await database.migrate(engine, schema=schema, versions=VERSIONS)
+    store = Store(engine, publisher="ledger")
+    rows = {state: await a_row(store, state) for state in FOLLOWS}
+    await down_and_up(engine, VERSIONS)
+    found = {state: await store.find(post.post_id) for state, post in rows.items()}
+    assert {state for state, entry in found.items() if entry and entry.state == state} == (
+        FOLLOWS.keys() - {"withdrawn"}
+    ), "of these version 1 knew nothing"
+    await test_the_database_has_the_same_table_of_moves(store)
+    async with engine.begin() as connection:
+        await connection.execute(text(f"DROP SCHEMA {schema} CASCADE"))
+    await engine.dispose()
 
 
 @pytest.mark.parametrize("later", FOLLOWS)
@@ -69,9 +89,28 @@ async def test_the_database_refuses_every_other_move_whoever_asks(
     assert known.state == state
 
 
+@pytest.mark.parametrize("later", FOLLOWS)
+@pytest.mark.parametrize("state", FOLLOWS)
+async def test_a_later_attempt_begins_behind_what_was_not_sent(
+    store: Store, state: State, later: State
+) -> None:
+    post = await a_row(store, state)
+    statement = text("UPDATE ledger SET state = :later, attempt = 2 WHERE post_id = :id")
+    values = {"later": later, "id": post.post_id}
+    if later in (BEGINS if state in UNSENT else FOLLOWS[state] | {state}):
+        async with store.engine.begin() as connection:
+            await connection.execute(statement, values)
+        return
+    with pytest.raises(DBAPIError, match=r"may not follow|does not begin as"):
+        async with store.engine.begin() as connection:
+            await connection.execute(statement, values)
+
+
 @pytest.mark.parametrize("state", sorted(FOLLOWS.keys() - BEGINS))
-async def test_a_post_begins_as_an_intent_or_is_held(store: Store, state: State) -> None:
-    with pytest.raises(DBAPIError, match="begins as intent"):
+async def test_a_post_begins_as_an_intent_or_is_certainly_not_sent(
+    store: Store, state: State
+) -> None:
+    with pytest.raises(DBAPIError, match="does not begin as"):
         async with store.engine.begin() as connection:
             await connection.execute(
                 text(

@@ -7,20 +7,17 @@ import itertools
 import random
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
-from alembic.config import Config
-from alembic.runtime.environment import EnvironmentContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 
 from ops.embedded.system import System
 from services.scheduler import counts, desk, lane_store
 from services.scheduler.app import VERSIONS
 from services.scheduler.store import Store
 from tests.builders import a_hold, a_release, an_outcome
+from tests.migrating import down_and_up
 from tests.queues import LONG_AGO, Queue, new_queue
 
 S = timedelta(seconds=1)
@@ -228,23 +225,11 @@ async def test_counts_are_those_of_the_rows_whatever_happens_to_them(queue: Queu
         await counts.sum_up(queue.engine)
 
 
-def _move(connection: Connection, versions: Path, revision: str, *, down: bool) -> None:
-    script = ScriptDirectory(str(versions.parent), version_locations=[str(versions)])
-    steps = script._downgrade_revs if down else script._upgrade_revs
-    context = EnvironmentContext(Config(), script, fn=lambda at, _: steps(revision, at))
-    schema = connection.execute(text("SELECT current_schema()")).scalar_one()
-    with context:
-        context.configure(connection=connection, version_table_schema=schema)
-        context.run_migrations()
-
-
 async def test_migrations_go_down_and_up_on_a_filled_database(queue: Queue) -> None:
     held = await queue.add(-1 * S, line="valley")
     await queue.lanes.record_opened(a_hold('{line="valley"}'))
     (post_id,) = await queue.add(-1 * S)
-    for revision, down in (("0001", True), ("0008", False)):
-        async with queue.engine.begin() as connection:
-            await connection.run_sync(_move, VERSIONS, revision, down=down)
+    await down_and_up(queue.engine, VERSIONS)
     assert [one.post.post_id for one in await queue.claim()] == [post_id]
     assert await queue.state(held[0]) == "held"
 

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 from ops.embedded.system import System
@@ -20,7 +19,7 @@ from services.scheduler.app import VERSIONS
 from services.scheduler.archive import Archive
 from services.scheduler.file_api import EXPORT
 from services.scheduler.post_desk import PostDesk
-from tests.integration.test_queue import _move
+from tests.migrating import move
 from tests.queues import Queue, new_queue
 
 DAY = timedelta(days=1)
@@ -94,19 +93,14 @@ async def test_old_offers_are_archived_and_stay_readable(queue: Queue) -> None:
 async def test_what_was_archived_comes_back_with_an_older_version(queue: Queue) -> None:
     ids = await settled(queue, 40 * DAY, 200 * DAY)
     assert await move_all(queue) == 2
-    script = ScriptDirectory(str(VERSIONS.parent), version_locations=[str(VERSIONS)])
-    async with queue.engine.begin() as connection:
-        await connection.run_sync(_move, VERSIONS, "0005", down=True)
+    await move(queue.engine, VERSIONS, "0005", down=True)
     assert await in_queue(queue) == set(ids)
     async with queue.engine.connect() as connection:
         rows = await connection.execute(text("SELECT post_id FROM outcomes"))
         assert {row.post_id for row in rows} == set(ids)
         found = await counts.by_state(connection, queue.campaign)
     assert found == {"published": 2}, "nothing was counted twice"
-    async with queue.engine.begin() as connection:
-        head = script.get_current_head()
-        assert head is not None
-        await connection.run_sync(_move, VERSIONS, head, down=False)
+    await move(queue.engine, VERSIONS, "head", down=False)
     assert await move_all(queue) == 2
 
 

@@ -14,8 +14,8 @@ from services.kit.telemetry import Clock
 from services.publisher.channels import NotSent, Publication, Retracted, Unknown
 from services.publisher.channels.threads import Part, Threads
 from services.publisher.gate import Cleared
-from services.publisher.ledger import Attempt, Capabilities, Entry, State, before
-from services.publisher.store import Intent, Sent, Store, Withdrawn
+from services.publisher.ledger import UNSENT, Attempt, Capabilities, Entry, State, before
+from services.publisher.store import Intent, Sent, Store, Unsent
 
 SLOW = 0.1  # How often a network takes long when nothing is wrong with it.
 
@@ -66,7 +66,7 @@ class MemoryStore(Store):
         )  # fmt: skip
         return True
 
-    def _new(self, one: Intent | Withdrawn) -> Entry:
+    def _new(self, one: Intent | Unsent) -> Entry:
         post = one.post
         return Entry(
             post_id=post.post_id, kind=post.kind, account=post.account, state="intent",
@@ -79,11 +79,11 @@ class MemoryStore(Store):
         self.rows[entry.post_id] = entry
         self.rows.changed[entry.post_id] = self.clock.now()
 
-    async def _record_withdrawn(self, given: list[Withdrawn]) -> list[bool]:
+    async def _record_unsent(self, given: list[Unsent]) -> list[bool]:
         async with self._take_turn():
-            return [self._withdraw(one) for one in given]
+            return [self._leave_unsent(one) for one in given]
 
-    def _withdraw(self, one: Withdrawn) -> bool:
+    def _leave_unsent(self, one: Unsent) -> bool:
         known = self.rows.get(one.post.post_id)
         if one.is_ours:
             may = (
@@ -94,7 +94,7 @@ class MemoryStore(Store):
         if may:
             self._put(
                 replace(
-                    known or self._new(one), state="withdrawn", attempt=one.attempt,
+                    known or self._new(one), state=one.state, attempt=one.attempt,
                     publisher=self.publisher, done_at=one.at, detail=one.why, hold_id=one.hold_id,
                 )
             )  # fmt: skip
@@ -186,7 +186,7 @@ class MemoryStore(Store):
 
 
 def _may_be_tried(known: Entry, attempt: int) -> bool:
-    return known.state in ("failed", "withdrawn") and known.attempt < attempt
+    return known.state in UNSENT and known.attempt < attempt
 
 
 class Network:

@@ -143,7 +143,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "held_unwritten": Mutant(
         "what the gate holds is said, and not written down",
-        ((_DELIVERY, "elif await self.store.record_withdrawn(", "elif not job.recorded or await self.store.record_withdrawn("),),
+        ((_DELIVERY, "elif await self.store.record_unsent(", "elif not job.recorded or await self.store.record_unsent("),),
         queued=True,
     ),
     "opened_in_1970": Mutant(
