@@ -40,6 +40,7 @@ from services.detector import messages, naming
 from services.detector.doors import READERS, Receipt, acknowledged, receipt_of, recorded_at
 from services.detector.state import entry_id, partition_of
 from services.detector.stream import Stream
+from services.detector.views import Views
 from services.kit.settings import Watched
 from services.kit.web import Caller, Problem, field_problem, require
 
@@ -100,23 +101,23 @@ class SplitBody(Value):
     report_keys: tuple[str, ...] = Field(min_length=1, max_length=PLACES)
 
 
-def new_router(stream: Stream, vocabulary: Watched[Vocabulary]) -> APIRouter:
+def new_router(stream: Stream, views: Views, vocabulary: Watched[Vocabulary]) -> APIRouter:
     """Return the detector's routes."""
     router = APIRouter(prefix="/v1")
-    _add_holds(router, stream)
-    _add_incidents(router, stream)
-    _add_updates(router, stream)
-    _add_corrections(router, stream)
+    _add_holds(router, stream, views)
+    _add_incidents(router, stream, views)
+    _add_updates(router, stream, views)
+    _add_corrections(router, stream, views)
     _add_policy(router, stream, vocabulary)
     return router
 
 
-def _add_holds(router: APIRouter, stream: Stream) -> None:
+def _add_holds(router: APIRouter, stream: Stream, views: Views) -> None:
     @router.get("/holds")
     async def list_holds(_: Caller = require(*READERS)) -> list[HoldOpened]:
         """List the holds that are open, the longest standing first."""
-        await _views_read(stream)
-        return list(stream.holds)
+        await _views_read(views)
+        return list(views.holds)
 
     @router.post("/holds", status_code=202)
     async def hold_offers(body: HoldBody, caller: Caller = require("operations")) -> Receipt:
@@ -130,8 +131,8 @@ def _add_holds(router: APIRouter, stream: Stream) -> None:
         hold_id: str, body: ReasonBody, caller: Caller = require("operations")
     ) -> Receipt:
         """End one hold."""
-        await _known(stream, lambda: stream.holds.knows(hold_id), f"there is no hold {hold_id}")
-        hold = next((h for h in stream.holds if h.hold_id == hold_id), None)
+        await _known(views, lambda: views.holds.knows(hold_id), f"there is no hold {hold_id}")
+        hold = next((h for h in views.holds if h.hold_id == hold_id), None)
         if hold is None:
             raise Problem(409, f"the hold {hold_id} was released before")
         _may_name(caller, hold.network)
@@ -139,16 +140,16 @@ def _add_holds(router: APIRouter, stream: Stream) -> None:
         return await _command(stream, command, kind="cmd", partition=partition_of(hold_id))
 
 
-def _add_incidents(router: APIRouter, stream: Stream) -> None:
+def _add_incidents(router: APIRouter, stream: Stream, views: Views) -> None:
     @router.get("/incidents")
     async def list_incidents(_: Caller = require(*READERS)) -> list[Incident]:
         """List incidents, the last changed first."""
-        await _views_read(stream)
-        return list(reversed(stream.incidents.values()))
+        await _views_read(views)
+        return list(reversed(views.incidents.values()))
 
     @router.get("/incidents/{incident_id}")
     async def read_incident(incident_id: str, _: Caller = require(*READERS)) -> Incident:
-        return await _incident(stream, incident_id)
+        return await _incident(views, incident_id)
 
     @router.post("/incidents", status_code=202)
     async def declare_incident(
@@ -164,18 +165,18 @@ def _add_incidents(router: APIRouter, stream: Stream) -> None:
         incident_id: str, body: ReasonBody, caller: Caller = require("operations")
     ) -> Receipt:
         """Say that it is over; its holds are released."""
-        await _incident(stream, incident_id, caller=caller)
+        await _incident(views, incident_id, caller=caller)
         command = ResolveIncident(incident_id=incident_id, reason=body.reason, author=caller.name)
         return await _command(stream, command, kind="cmd", partition=partition_of(incident_id))
 
 
-def _add_updates(router: APIRouter, stream: Stream) -> None:
+def _add_updates(router: APIRouter, stream: Stream, views: Views) -> None:
     @router.post("/incidents/{incident_id}/updates", status_code=202)
     async def write_update(
         incident_id: str, body: UpdateBody, caller: Caller = require("operations")
     ) -> Receipt:
         """Tell customers something in your own words."""
-        incident = await _incident(stream, incident_id, caller=caller)
+        incident = await _incident(views, incident_id, caller=caller)
         if incident.status == "closed":
             raise Problem(409, f"the incident {incident_id} is closed: declare a new one")
         command = UpdateIncident(
@@ -195,7 +196,7 @@ def _add_updates(router: APIRouter, stream: Stream) -> None:
         caller: Caller = require("operations"),
     ) -> Receipt:
         """Let a draft go out, as it is or with other words."""
-        incident = await _incident(stream, incident_id, caller=caller)
+        incident = await _incident(views, incident_id, caller=caller)
         if incident.draft is None or incident.draft.update_id != update_id:
             raise Problem(409, f"{update_id} is not the draft that waits: look at the incident")
         command = ApproveUpdate(
@@ -204,14 +205,14 @@ def _add_updates(router: APIRouter, stream: Stream) -> None:
         return await _command(stream, command, kind="cmd", partition=partition_of(incident_id))
 
 
-def _add_corrections(router: APIRouter, stream: Stream) -> None:
+def _add_corrections(router: APIRouter, stream: Stream, views: Views) -> None:
     @router.post("/incidents/{incident_id}/merge", status_code=202)
     async def merge_incidents(
         incident_id: str, body: MergeBody, caller: Caller = require("operations")
     ) -> Receipt:
         """Make an incident part of another: its reports and holds move there, and it is closed."""
-        one = await _incident(stream, incident_id, caller=caller)
-        into = await _incident(stream, body.into_id, caller=caller)
+        one = await _incident(views, incident_id, caller=caller)
+        into = await _incident(views, body.into_id, caller=caller)
         if one.network != into.network or incident_id == body.into_id:
             raise field_problem("into_id", "another incident of the same network was expected")
         if not one.is_open or not into.is_open:
@@ -224,7 +225,7 @@ def _add_corrections(router: APIRouter, stream: Stream) -> None:
         incident_id: str, body: SplitBody, caller: Caller = require("operations")
     ) -> Receipt:
         """Make some reports an incident of their own; the answer's id is that incident's."""
-        incident = await _incident(stream, incident_id, caller=caller)
+        incident = await _incident(views, incident_id, caller=caller)
         if not incident.is_open:
             raise Problem(409, f"the incident {incident_id} is not open")
         known = set(incident.report_keys)
@@ -280,23 +281,23 @@ async def _command(
     return receipt_of(derived, done)
 
 
-async def _incident(stream: Stream, incident_id: str, *, caller: Caller | None = None) -> Incident:
+async def _incident(views: Views, incident_id: str, *, caller: Caller | None = None) -> Incident:
     missing = f"there is no incident {incident_id}"
-    await _known(stream, lambda: incident_id in stream.incidents, missing)
-    incident = stream.incidents[incident_id]
+    await _known(views, lambda: incident_id in views.incidents, missing)
+    incident = views.incidents[incident_id]
     if caller is not None:
         _may_name(caller, incident.network)
     return incident
 
 
-async def _views_read(stream: Stream) -> None:
-    if not await _came(lambda: stream.views_read):
+async def _views_read(views: Views) -> None:
+    if not await _came(lambda: views.are_read):
         raise Problem(503, "the holds and incidents there were are still being read: ask again")
 
 
-async def _known(stream: Stream, there: Callable[[], bool], otherwise: str) -> None:
+async def _known(views: Views, there: Callable[[], bool], otherwise: str) -> None:
     if not await _came(there):
-        await _views_read(stream)
+        await _views_read(views)
         raise Problem(404, otherwise)
 
 

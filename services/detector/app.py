@@ -16,6 +16,7 @@ from services.detector import api, doors
 from services.detector.pollers import Pollers
 from services.detector.sources import Sources
 from services.detector.stream import Stream
+from services.detector.views import Views
 from services.kit import broker as kafka
 from services.kit import telemetry, web
 from services.kit.members import Members
@@ -58,7 +59,7 @@ def new_service(_: Settings) -> FastAPI:
         crash=telemetry.crash,
         signing=settings.signing,
     )
-
+    views = Views(broker, registry=registry, crash=telemetry.crash)
     pollers = Pollers(stream, sources, registry=registry)
 
     @asynccontextmanager
@@ -71,7 +72,7 @@ def new_service(_: Settings) -> FastAPI:
                 Members(broker, settings.cluster, crash=telemetry.crash).keep_looking(),
                 stream.keep_snapshots(),
                 stream.keep_time(),
-                stream.read_views(),
+                views.read(),
                 *pollers.loops(),
             ):
                 yield
@@ -84,9 +85,9 @@ def new_service(_: Settings) -> FastAPI:
         keys=web.Keys(settings.keys),
         registry=registry,
         readiness=stream.not_ready,
-        remarks=lambda: stream.remarks() | pollers.remarks(),
+        remarks=lambda: views.remarks() | pollers.remarks(),
         lifespan=lifespan,
     )
-    app.include_router(api.new_router(stream, vocabulary))
+    app.include_router(api.new_router(stream, views, vocabulary))
     app.include_router(doors.new_router(stream, sources))
     return app

@@ -3,8 +3,6 @@
 | topic | consumed by | what happens |
 | --- | --- | --- |
 | ops.disruptions | `on_disruptions` | folded per partition, in order; outputs and echoes emitted |
-| ops.holds | `on_holds` | the view behind `GET /v1/holds` |
-| ops.incidents | `on_incidents` | the view behind `GET /v1/incidents` |
 
 All outputs so far are acknowledged before an echo is emitted, and they and all echoes before a
 snapshot is taken (`outbox.py`).
@@ -24,21 +22,14 @@ from aiokafka.errors import MessageSizeTooLargeError, RecordListTooLargeError
 from aiokafka.partitioner import murmur2
 from aiokafka.structs import RecordMetadata
 from faststream.kafka import KafkaBroker
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter
 
 from schemas import envelope
 from schemas.base import Record
 from schemas.disruptions import Deadline, Disruption, Fence, SourceRead
-from schemas.holds import FencePassed, HoldOpened, HoldReleased, OpenHolds
-from schemas.incidents import Incident
+from schemas.holds import FencePassed
 from schemas.signing import SigningKeys
-from schemas.topics import (
-    DISRUPTIONS,
-    FENCE_KEY,
-    HOLDS,
-    INCIDENTS,
-    key_of,
-)
+from schemas.topics import DISRUPTIONS, key_of
 from services.detector.fold import fold, lost
 from services.detector.outbox import Outbox
 from services.detector.state import Entry, State, Step, deadlines_of, first_deadline
@@ -54,7 +45,6 @@ SNAPSHOT_PART = 20  # A twentieth of the time, at most, is spent on them,
 SNAPSHOT_LATEST_S = 30.0  # but a Kafka that was away does not put them off for long.
 CLOCK_EVERY_S = 0.2
 DEADLINE_AGAIN_S = 2.0  # A deadline that the fold did not act on is written again.
-CLOSED_INCIDENTS = 500
 log = structlog.get_logger()
 
 
@@ -92,9 +82,7 @@ class Stream:
         self.broker, self.cluster, self.clock, self.crash = broker, cluster, clock, crash
         self.signing = signing or SigningKeys()
         self.partitions: dict[int, Partition] = {}
-        self.holds = OpenHolds()
-        self.incidents: dict[str, Incident] = {}
-        self.assigned_once, self.views_read, self.started_at = False, False, clock.now()
+        self.assigned_once, self.started_at = False, clock.now()
         self.losses = 0  # How often records were gone before we read them.
         self._folded: CountOf[str] = CountOf()
         self._one_at_a_time = asyncio.Lock()
@@ -102,9 +90,6 @@ class Stream:
         self.outbox = Outbox(broker, clock=clock, registry=registry, crash=crash)
         self.records = Counter(
             "interlock_detector_records_total", "Records folded.", ["type"], registry=registry
-        )
-        Gauge("interlock_open_holds", "Holds now open.", registry=registry).set_function(
-            lambda: len(self.holds)
         )
         self.disruptions = kafka.subscribe(
             broker,
@@ -117,10 +102,6 @@ class Stream:
             listener=kafka.Rebalance(
                 assigned=self.on_assigned, revoked=self.on_revoked, crash=crash
             ),
-        )
-        self.holds_view = kafka.subscribe(broker, HOLDS.name, self.on_holds, view=True, crash=crash)
-        self.incidents_view = kafka.subscribe(
-            broker, INCIDENTS.name, self.on_incidents, view=True, crash=crash
         )
 
     async def on_disruptions(self, records: Sequence[kafka.Record]) -> None:
@@ -319,10 +300,6 @@ class Stream:
         )
         return await future
 
-    def remarks(self) -> dict[str, str]:
-        """Return what cannot be told yet, with the reason."""
-        return {} if self.views_read else {"views": "reading the holds and incidents there were"}
-
     def owns(self, network: str) -> bool:
         """Say whether the partition of a network is in our hands, by Kafka's own partitioner."""
         number = (murmur2(network.encode()) & 0x7FFFFFFF) % DISRUPTIONS.partitions
@@ -331,38 +308,12 @@ class Stream:
     async def not_ready(self) -> dict[str, str]:
         """Return what is missing before disruptions are folded as they come, with the reason.
 
-        What is told of holds and incidents (`views_read`) waits by itself: events come first.
+        What is told of holds and incidents (`views.py`) waits by itself: events come first.
         """
         if not self.assigned_once:
             return {"assignment": "waiting for the group to hand out partitions"}
         lag = await self.disruptions.lag()
         return {"lag": f"{lag} records behind"} if lag > READY_LAG_RECORDS else {}
-
-    async def read_views(self) -> None:
-        """Wait until the holds and incidents there were are known; until then nobody may be told them."""
-        for view in (self.holds_view, self.incidents_view):
-            await view.read_up()
-        self.views_read = True
-
-    async def on_holds(self, records: Sequence[kafka.Record]) -> None:
-        for record in records:
-            if (record.key or b"").startswith(FENCE_KEY.encode()):
-                continue
-            found = envelope.read(record.headers, record.value, allowed=(HoldOpened, HoldReleased))
-            if isinstance(found, envelope.Envelope):
-                assert isinstance(found.record, HoldOpened | HoldReleased)
-                self.holds.apply(found.record)
-
-    async def on_incidents(self, records: Sequence[kafka.Record]) -> None:
-        for record in records:
-            found = envelope.read(record.headers, record.value, allowed=(Incident,))
-            if isinstance(found, envelope.Envelope):
-                assert isinstance(found.record, Incident)
-                self.incidents.pop(found.record.incident_id, None)  # The newest stand last.
-                self.incidents[found.record.incident_id] = found.record
-        closed = [i for i, incident in self.incidents.items() if incident.status == "closed"]
-        for incident_id in closed[:-CLOSED_INCIDENTS]:
-            del self.incidents[incident_id]
 
 
 def snapshot_pause_s(took_s: float) -> float:

@@ -20,6 +20,7 @@ from ops.embedded.files import make_accounts
 from services.detector import api as detector_api
 from services.detector.app import new_service as new_detector
 from services.detector.stream import Stream
+from services.detector.views import Views
 from services.kit import web
 from services.kit.broker import new_broker
 from services.kit.cluster import Cluster
@@ -210,20 +211,22 @@ async def test_what_was_not_read_yet_is_not_called_empty(
 async def test_events_do_not_wait_for_what_was_not_read_yet(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    cluster = Cluster("127.0.0.1:1")
+    cluster, registry = Cluster("127.0.0.1:1"), CollectorRegistry()
+    broker = new_broker(cluster, client_id="test")
     stream = Stream(
-        new_broker(cluster, client_id="test"), cluster=cluster, instance="test", clock=Clock(),
-        registry=CollectorRegistry(), crash=lambda *_: None,
+        broker, cluster=cluster, instance="test", clock=Clock(),
+        registry=registry, crash=lambda *_: None,
     )  # fmt: skip
+    views = Views(broker, registry=registry, crash=lambda *_: None)
 
     async def no_lag() -> int:
         return 0
 
     monkeypatch.setattr(stream.disruptions, "lag", no_lag)
     stream.assigned_once = True
-    assert not stream.views_read
+    assert not views.are_read
     assert await stream.not_ready() == {}
-    assert "views" in stream.remarks()
+    assert "views" in views.remarks()
 
 
 @pytest.mark.parametrize(
