@@ -141,6 +141,7 @@ def subscribe(
             more = await consumer.getmany(timeout_ms=0, max_records=batch_records - 1)
             records = [first, *(r for found in more.values() for r in found)]
             await handler(await still_ours(consumer, records) if group else records)
+            await asyncio.sleep(0)  # What waits already comes at once: others have their turn.
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # FastStream would log it and go on behind the record.

@@ -105,13 +105,14 @@ class Delivery:
             job.settled()
 
     async def _to_outcome(self, job: Job) -> None:
-        while not job.dropped and not await self._step(job):
+        never = self._refusal(job)
+        while not job.dropped and not await self._step(job, never):
             pass
 
-    async def _step(self, job: Job) -> bool:
+    async def _step(self, job: Job, never: str) -> bool:
         """Do what comes next; True at the end."""
-        if why := self._refusal(job):
-            return await self._without_sending(job, "failed", why)
+        if never:
+            return await self._without_sending(job, "failed", never)
         return await self._follow(job, self.gate.judge(job.post))
 
     def _refusal(self, job: Job) -> str:

@@ -44,6 +44,7 @@ class Gatekeeper:
         self.waiting_count = 0
         self._history: History | None = History()  # Until our first echo is read.
         self._bell = asyncio.Event()
+        self._alarm: asyncio.TimerHandle | None = None
         self.fences = Fences(
             outbox, counted, publisher=publisher, ring=self._ring, clock=clock, registry=registry,
             crash=crash,
@@ -89,13 +90,12 @@ class Gatekeeper:
         )
 
     async def changed(self) -> None:
-        """Wait until a fence has passed or a hold has opened or ended."""
+        """Wait until a fence has passed or a hold has opened or ended; or a while, for all who wait."""
+        if self._alarm is None:  # A latest useful time passes without a bell.
+            self._alarm = asyncio.get_running_loop().call_later(PROBE_S, self._ring)
         self.waiting_count += 1
         try:
-            async with asyncio.timeout(PROBE_S):  # A latest useful time passes without a bell.
-                await self._bell.wait()
-        except TimeoutError:
-            return
+            await self._bell.wait()
         finally:
             self.waiting_count -= 1
 
@@ -105,6 +105,9 @@ class Gatekeeper:
             await self._bell.wait()
 
     def _ring(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = None
         self._bell.set()
         self._bell = asyncio.Event()
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, TypeVar, get_args
 
+from pydantic_core import to_json
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -101,10 +102,13 @@ SENTS = """
 UPDATE ledger
 SET state = 'sent', done_at = new.done_at, begun_at = new.begun_at, fence = new.fence,
     fence_begun_at = new.fence_begun_at, publication = new.publication, url = new.url,
-    attempts = ledger.attempts || new.attempt::jsonb, detail = new.detail, changed_at = now()
+    attempts = ledger.attempts || jsonb_strip_nulls(jsonb_build_object(
+        'at', new.begun_at, 'publisher', new.publisher, 'answer', new.answer,
+        'fence', new.fence, 'fence_begun_at', new.fence_begun_at)),
+    detail = new.detail, changed_at = now()
 FROM unnest($1::text[], $2::timestamptz[], $3::timestamptz[], $4::bigint[], $5::timestamptz[],
-            $6::text[], $7::text[], $8::text[], $9::text[])
-     AS new (post_id, done_at, begun_at, fence, fence_begun_at, publication, url, attempt, detail)
+            $6::text[], $7::text[], $8::text[], $9::text[], $10::text[])
+     AS new (post_id, done_at, begun_at, fence, fence_begun_at, publication, url, publisher, answer, detail)
 WHERE ledger.post_id = new.post_id AND ledger.state = 'intent'
 RETURNING ledger.post_id
 """
@@ -168,9 +172,9 @@ class Store:
         self._alone = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._finds = Batches(self._find_all)
         # Each kind has its own: an update does not stand behind offers here either.
-        self._intents = {kind: Batches(self._record_intents) for kind in get_args(Kind)}
+        self._intents = {kind: Batches(self._record_intents, at_once=2) for kind in get_args(Kind)}
         self._unsents = {kind: Batches(self._record_unsent) for kind in get_args(Kind)}
-        self._sents = {kind: Batches(self._record_sents) for kind in get_args(Kind)}
+        self._sents = {kind: Batches(self._record_sents, at_once=2) for kind in get_args(Kind)}
 
     async def find(self, post_id: str) -> Entry | None:
         """Return the post's row, if there is one."""
@@ -226,7 +230,7 @@ class Store:
             [one.post.account for one in ones],
             [one.attempt for one in ones],
             [self.publisher] * len(ones),
-            [json.dumps(one.post.labels) for one in ones],
+            [to_json(one.post.labels).decode() for one in ones],
             [one.post.incident_id for one in ones],
             [one.at for one in ones],
         )
@@ -251,7 +255,8 @@ class Store:
             [one.attempt.fence_begun_at for one in ordered],
             [one.publication for one in ordered],
             [one.url for one in ordered],
-            [_as_json(one.attempt) for one in ordered],
+            [one.attempt.publisher for one in ordered],
+            [one.attempt.answer for one in ordered],
             [one.detail for one in ordered],
         )
         async with self._alone.connect() as connection:

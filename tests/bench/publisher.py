@@ -46,6 +46,7 @@ ACCOUNTS = [f"null-{number}" for number in range(4)]
 OFFERS, ROUNDS = 30_000, 5
 BACKLOG, SLOW_PER_S = int(os.environ.get("BENCH_BACKLOG", "1000000")), 20
 UPDATE_COUNT, UPDATE_GAP_S = 200, 0.05
+RARE_COUNT, RARE_GAP_S = 50, 0.5
 PATIENCE_S = 300.0
 OLD_ROWS, HOLDS_BEHIND = int(os.environ.get("BENCH_ARCHIVE", "1000000")), 1_000_000
 OLD = """
@@ -186,6 +187,7 @@ def _updates(system: System, seen: Path) -> list[dict[str, Any]]:
     system.replace("publisher", _null(FENCED))
     _say("updates, while it is published as fast as may be")
     full = uvloop.run(_say_updates(system.kafka, seen))
+    rare = uvloop.run(_say_updates(system.kafka, seen, count=RARE_COUNT, gap_s=RARE_GAP_S))
     _say("the same, with a publisher of their own for the updates")
     apart = _apart(system, seen)
     ratio = _centile(waiting, 99) / _centile(idle, 99)
@@ -202,6 +204,10 @@ def _updates(system: System, seen: Path) -> list[dict[str, Any]]:
             "met": ratio <= 2,
         },
         _row("the same while the backlog is published as fast as may be (both cores busy)", full),
+        _row(
+            f"and of one incident {1 / RARE_GAP_S:.0f} a second, which do not wait for each other",
+            rare,
+        ),
         _row("and with a publisher of their own (INTERLOCK_CARRIES=updates)", apart),
     ]
 
@@ -294,11 +300,13 @@ async def _fill_holds(servers: str) -> None:
     await producer.stop()
 
 
-async def _say_updates(servers: str, seen: Path) -> list[float]:
+async def _say_updates(
+    servers: str, seen: Path, *, count: int = UPDATE_COUNT, gap_s: float = UPDATE_GAP_S
+) -> list[float]:
     producer = AIOKafkaProducer(bootstrap_servers=servers, acks="all")
     await producer.start()
     begun: dict[str, float] = {}
-    for _ in range(UPDATE_COUNT):
+    for _ in range(count):
         name = uuid.uuid4().hex
         update = StatusUpdate(
             update_id=name, incident_id="i", network="northlink", number=1, moment="written",
@@ -307,17 +315,17 @@ async def _say_updates(servers: str, seen: Path) -> list[float]:
         value, headers = envelope.write_value(update), _headers(update, name)
         await producer.send_and_wait(UPDATES.name, value, key=b"i", headers=headers)
         begun[name] = time.monotonic()
-        await asyncio.sleep(UPDATE_GAP_S)
+        await asyncio.sleep(gap_s)
     await producer.stop()
     until_s = time.monotonic() + PATIENCE_S
     found: dict[str, float] = {}
-    while len(found) < UPDATE_COUNT:
-        assert time.monotonic() < until_s, f"{len(found)} of {UPDATE_COUNT} updates"
+    while len(found) < count:
+        assert time.monotonic() < until_s, f"{len(found)} of {count} updates"
         await asyncio.sleep(0.2)
         for name, at_s in _seen(seen):
             if name in begun:
                 found.setdefault(name, at_s)  # The first of the accounts.
-    return [(found[name] - at_s) * 1000 for name, at_s in begun.items()][UPDATE_COUNT // 10 :]
+    return [(found[name] - at_s) * 1000 for name, at_s in begun.items()][count // 10 :]
 
 
 def _seen(path: Path) -> Iterator[tuple[str, float]]:
