@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, StringConstraints
 
@@ -12,12 +12,12 @@ LANGUAGE: Final = r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$"
 Language = Annotated[str, StringConstraints(pattern=LANGUAGE)]
 
 
-def _without_nul(given: object) -> object:
+def without_nul(given: Any) -> Any:
+    """Return a text with U+FFFD for NUL, which PostgreSQL keeps in none; anything else as it is."""
     return given.replace("\x00", "\ufffd") if isinstance(given, str) and "\x00" in given else given
 
 
-# PostgreSQL keeps no NUL in a text, and an event is not refused for one: it is read as U+FFFD.
-WithoutNul = BeforeValidator(_without_nul)
+WithoutNul = BeforeValidator(without_nul)  # An event is not refused for one.
 Title = Annotated[str, StringConstraints(min_length=1, max_length=300), WithoutNul]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=10_000), WithoutNul]
 Instant = AwareDatetime

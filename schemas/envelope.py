@@ -25,6 +25,7 @@ ID_CHARS = 300
 TYPES: dict[str, type[Record]] = {r.TYPE: r for topic in TOPICS for r in topic.records}
 JSON_TYPE = "application/json"
 STRUCTURED_TYPE = "application/cloudevents+json"
+_NUL = b"\\u0000"  # The only way to write it in JSON.
 Headers = dict[str, str]
 
 
@@ -78,6 +79,10 @@ def read(
         return Unreadable(error=f"a header is not UTF-8: {error}")
     if value is None:
         return Unreadable(error="the record has no value")
+    if (
+        _NUL in value
+    ):  # In whatever field: PostgreSQL keeps none, and a record is not refused for it.
+        value = value.replace(_NUL, b"\\ufffd")
     if found.get("content-type", "").startswith(STRUCTURED_TYPE):
         try:
             message = KafkaMessage(

@@ -28,7 +28,7 @@ Result = Literal[
 
 
 MediaType = Literal["image/jpeg", "image/png", "image/gif", "image/webp"]
-Link = Annotated[str, StringConstraints(max_length=2_000, pattern=r"^https?://[^\s]+$")]
+Link = Annotated[str, StringConstraints(max_length=2_000, pattern=r"^https?://[^\s\x00]+$")]
 MOST_MEDIA = 4
 MOST_PARTS = 20
 

@@ -13,7 +13,7 @@ from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, event, exc, text
+from sqlalchemy import Connection, ExceptionContext, event, exc, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -38,7 +38,14 @@ def new_engine(database: str, *, schema: str) -> AsyncEngine:
     )
     event.listen(engine.sync_engine, "checkin", _note_use)
     event.listen(engine.sync_engine, "checkout", _ping_if_idle)
+    event.listen(engine.sync_engine, "handle_error", _name_refusal)
     return engine
+
+
+def _name_refusal(context: ExceptionContext) -> None:
+    """Raise DataError for values that PostgreSQL refuses (class 22): asyncpg's dialect has no name for it."""
+    if str(getattr(context.original_exception, "sqlstate", "")).startswith("22"):
+        raise exc.DataError(context.statement, None, context.original_exception)
 
 
 def _note_use(_: Any, record: ConnectionPoolEntry) -> None:
@@ -46,10 +53,7 @@ def _note_use(_: Any, record: ConnectionPoolEntry) -> None:
 
 
 def _ping_if_idle(connection: Any, record: ConnectionPoolEntry, _: Any) -> None:
-    """Ask a connection that has rested whether it lives: a restarted server must cost no request.
-
-    SQLAlchemy's own `pool_pre_ping` asks each time, one more question for each transaction.
-    """
+    """Ask a connection that has rested whether it lives; SQLAlchemy's `pool_pre_ping` asks each time."""
     if time.monotonic() - record.info.get("used_s", math.inf) > IDLE_S:
         try:
             connection.ping()

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
 
 TRACE_PARTS = 4
 SELDOM_S = 10.0
+STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # On Linux the latter would stop.
 CRASHED = 70  # EX_SOFTWARE: a supervisor starts us again, and the log replays.
 
 
@@ -24,8 +25,8 @@ class Clock:
         return datetime.now(UTC)
 
     def monotonic_s(self) -> float:
-        """Return the same clock in every process of a machine (CLOCK_MONOTONIC), in seconds."""
-        return time.monotonic()
+        """Return seconds that pass while the machine sleeps, too; the same in all its processes."""
+        return time.clock_gettime(STEADY)
 
 
 def set_up_logs(*, service: str, level: str, style: str) -> None:

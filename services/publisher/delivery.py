@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Protocol, assert_never
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, SQLAlchemyError
 
 from schemas.holds import OpenHolds
 from schemas.posts import Outcome, Post, Result
@@ -94,6 +94,12 @@ class Delivery:
         while not job.dropped:
             try:
                 await self._to_outcome(job)
+            except DataError as error:  # Not the next time either, and others wait behind it.
+                result: Result = "uncertain" if job.recorded else "failed"
+                log.exception("the ledger refuses a post", post=job.post.post_id)
+                why = f"the ledger refuses it: {error.orig}"
+                await self.ends.say(job, result, reason=why[:DETAIL_CHARS])
+                break
             except (SQLAlchemyError, OSError) as error:
                 log.error("the ledger does not answer", post=job.post.post_id, error=str(error))
                 job.recorded = job.has_turn = False

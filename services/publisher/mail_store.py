@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from schemas.base import without_nul
 from services.kit.database import sql
 
 Delivered = Literal["begun", "sent", "refused"]
@@ -107,7 +108,7 @@ class MailStore:
             post_id=post_id,
             recipient=recipient,
             state=state,
-            detail=detail[:500],
+            detail=without_nul(detail[:500]),
         )
 
     async def forget_begun(self, post_id: str, recipient: str) -> None:

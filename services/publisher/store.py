@@ -25,6 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from schemas.base import without_nul
 from schemas.posts import Kind, Post
 from services.kit.batches import Batches
 from services.publisher.ledger import Attempt, Entry, State, before
@@ -213,7 +214,7 @@ class Store:
         columns = (
             *self._columns(ordered),
             [one.state for one in ordered],
-            [one.why for one in ordered],
+            [without_nul(one.why) for one in ordered],
             [one.hold_id for one in ordered],
             [one.is_ours for one in ordered],
         )
@@ -253,11 +254,11 @@ class Store:
             [one.attempt.at for one in ordered],
             [one.attempt.fence for one in ordered],
             [one.attempt.fence_begun_at for one in ordered],
-            [one.publication for one in ordered],
-            [one.url for one in ordered],
+            [without_nul(one.publication) for one in ordered],  # A network may have answered so.
+            [without_nul(one.url) for one in ordered],
             [one.attempt.publisher for one in ordered],
-            [one.attempt.answer for one in ordered],
-            [one.detail for one in ordered],
+            [without_nul(one.attempt.answer) for one in ordered],
+            [without_nul(one.detail) for one in ordered],
         )
         async with self._alone.connect() as connection:
             rows = await connection.exec_driver_sql(SENTS, columns)
@@ -278,14 +279,15 @@ class Store:
         """
         async with self.engine.begin() as connection:
             await connection.exec_driver_sql(
-                ATTEMPT, (post_id, _as_json(attempt), publication, url)
+                ATTEMPT, (post_id, _as_json(attempt), without_nul(publication), without_nul(url))
             )
 
     async def record(self, post_id: str, state: State, **values: Any) -> bool:
         """Move a row to a state that may follow its own; False where it may not."""
         allowed = (LEDGER.c.post_id == post_id) & LEDGER.c.state.in_(before(state))
+        known = {name: without_nul(value) for name, value in values.items()}
         statement = (
-            update(LEDGER).where(allowed).values(state=state, changed_at=func.now(), **values)
+            update(LEDGER).where(allowed).values(state=state, changed_at=func.now(), **known)
         )
         async with self.engine.begin() as connection:
             return bool((await connection.execute(statement)).rowcount)
@@ -347,7 +349,7 @@ def _as_json(attempt: Attempt) -> str:
     known: dict[str, Any] = {
         "at": attempt.at.isoformat(),
         "publisher": attempt.publisher,
-        "answer": attempt.answer,
+        "answer": without_nul(attempt.answer),
     }
     if attempt.fence is not None:
         known["fence"] = attempt.fence

@@ -20,7 +20,7 @@ import structlog
 from aiokafka import TopicPartition
 from faststream.kafka import KafkaBroker
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, SQLAlchemyError
 
 from schemas import envelope
 from schemas.channels import ChannelAccount
@@ -44,6 +44,7 @@ COUNT_S: Final = 1.0
 BUCKETS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
 RETRY_S: Final = 1.0
 COMMIT_EVERY_S: Final = 1.0
+ERROR_CHARS: Final = 500
 SOURCE: Final = "/scheduler"
 log = structlog.get_logger()
 
@@ -255,32 +256,44 @@ class Stream:
                 return
 
     async def on_outcomes(self, records: Sequence[kafka.Record]) -> None:
-        outcomes = []
+        outcomes: list[tuple[kafka.Record, Outcome]] = []
         for record in records:
             found = envelope.read(record.headers, record.value, allowed=(Outcome,))
             if isinstance(found, envelope.Unreadable):
-                await self._emit_dead_letter(record, found)
+                await self._emit_dead_letter(record, found.error)
                 continue
             assert isinstance(found.record, Outcome)
             self.taken.labels(found.record.result).inc()
             if found.record.kind == "offer":
-                outcomes.append(found.record)
-        while True:
-            try:
-                await self.store.record_outcomes(outcomes)
-                break
-            except (SQLAlchemyError, OSError) as error:
-                log.error("the queue does not answer", error=str(error))
-                await asyncio.sleep(RETRY_S)
+                outcomes.append((record, found.record))
+        await self._record_outcomes(outcomes)
         for record in records:
             self._offsets[record.partition] = record.offset + 1
 
-    async def _emit_dead_letter(self, record: kafka.Record, why: envelope.Unreadable) -> None:
+    async def _record_outcomes(self, outcomes: Sequence[tuple[kafka.Record, Outcome]]) -> None:
+        """Write outcomes; one that the database refuses is kept aside, and keeps no other waiting."""
+        while True:
+            try:
+                await self.store.record_outcomes([one for _, one in outcomes])
+            except DataError as error:
+                if len(outcomes) == 1:
+                    await self._emit_dead_letter(outcomes[0][0], f"cannot be written: {error.orig}")
+                    return
+                for one in outcomes:
+                    await self._record_outcomes([one])
+                return
+            except (SQLAlchemyError, OSError) as error:
+                log.error("the queue does not answer", error=str(error))
+                await asyncio.sleep(RETRY_S)
+            else:
+                return
+
+    async def _emit_dead_letter(self, record: kafka.Record, why: str) -> None:
         headers = {name: text.decode(errors="replace") for name, text in record.headers}
-        headers["interlock_error"] = why.error
+        headers["interlock_error"] = why[:ERROR_CHARS]
         topic = dead_letters_of(OUTCOMES)
         await (await kafka.emit(self.broker, topic, record.value or b"", headers=headers))
-        log.error("unreadable", topic=record.topic, offset=record.offset, why=why.error)
+        log.error("unreadable", topic=record.topic, offset=record.offset, why=why)
 
     async def keep_commits(self) -> None:
         """Commit what is recorded, every second, for ever."""

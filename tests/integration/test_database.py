@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import uuid
+from typing import Any
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ops.embedded.system import System
@@ -33,6 +34,24 @@ async def test_a_connection_that_died_while_it_rested_is_replaced(
     finally:
         await engine.dispose()
         await other.dispose()
+
+
+@pytest.mark.parametrize(
+    ("statement", "value"),
+    [("SELECT CAST(:a AS text)", "\x00"), ("SELECT CAST(:a AS jsonb)", '"\\u0000"'), ("SELECT CAST(:a AS int)", 2**40)],
+)  # fmt: skip
+async def test_values_that_the_database_refuses_are_no_outage(
+    system: System, statement: str, value: Any
+) -> None:
+    engine = database.new_engine(system.database, schema="public")
+    try:
+        with pytest.raises(DataError) as raised:
+            async with engine.connect() as connection:
+                await connection.execute(text(statement), {"a": value})
+        assert isinstance(raised.value, database.MISTAKES)
+        await _ask(engine)
+    finally:
+        await engine.dispose()
 
 
 async def test_a_schema_of_a_newer_version_is_left_alone_and_that_is_said(system: System) -> None:

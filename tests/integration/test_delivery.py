@@ -117,6 +117,30 @@ async def test_what_the_channel_refuses_fails_and_may_be_handed_over_again(desk:
 
 
 @pytest.mark.timeout(20)
+@pytest.mark.parametrize("kind", ["offer", "update"])
+async def test_a_network_that_answers_with_a_nul_is_written_down_all_the_same(
+    desk: Desk, kind: Kind
+) -> None:
+    """PostgreSQL keeps none in a text: the ledger was said not to answer, and the post was sent again."""
+    post = new_post(kind=kind)
+    desk.channel.failures = [NotSent("busy \x00"), Refused("no \x00")]
+    assert await desk.send(post) == "failed"
+    entry = await desk.store.find(post.post_id)
+    assert entry is not None
+    assert entry.detail == "no \ufffd"
+    assert entry.attempts[0]["answer"] == "not sent: busy \ufffd"
+    assert desk.channel.tries == 2
+
+
+@pytest.mark.timeout(20)
+async def test_a_post_that_the_ledger_refuses_ends_and_keeps_no_other_waiting(desk: Desk) -> None:
+    too_high = 2**40  # More than the column takes: who queued it is at fault, whatever it is.
+    assert await desk.send(new_post(), attempt=too_high) == "failed"
+    assert "the ledger refuses it" in desk.said[-1].reason
+    assert (desk.channel.tries, desk.settled) == (0, 1)
+
+
+@pytest.mark.timeout(20)
 async def test_an_earlier_try_that_comes_again_behind_a_later_one_is_passed_over(
     desk: Desk,
 ) -> None:

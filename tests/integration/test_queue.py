@@ -7,15 +7,20 @@ import itertools
 import random
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from prometheus_client import CollectorRegistry
 from sqlalchemy import text
 
 from ops.embedded.system import System
+from services.kit.broker import new_broker
+from services.kit.cluster import Cluster
+from services.kit.telemetry import Clock
 from services.scheduler import counts, desk, lane_store
 from services.scheduler.app import VERSIONS
 from services.scheduler.store import Store
+from services.scheduler.stream import Stream
 from tests.builders import a_hold, a_release, an_outcome
 from tests.migrating import down_and_up
 from tests.queues import LONG_AGO, Queue, new_queue
@@ -242,6 +247,29 @@ async def test_an_offer_that_came_too_late_expires_also_where_the_plan_is_to_shi
     (late,) = await queue.add(timedelta(hours=-2))
     assert await queue.claim() == []
     assert await queue.state(late) == "expired"
+
+
+async def test_an_outcome_that_cannot_be_written_keeps_no_other_from_it(queue: Queue) -> None:
+    ids = await queue.add(-1 * S, -1 * S, -1 * S)
+    await queue.claim_all()
+    await queue.store.record_handed(ids)
+    registry, cluster = CollectorRegistry(), Cluster("127.0.0.1:1")
+    stream = Stream(
+        new_broker(cluster, client_id="test"), queue.store, queue.lanes, instance="test",
+        clock=Clock(), registry=registry, crash=lambda *_: None,
+    )  # fmt: skip
+    dead: list[tuple[Any, str]] = []
+
+    async def keep(record: Any, why: str) -> None:
+        dead.append((record, why))
+
+    stream._emit_dead_letter = keep  # type: ignore[method-assign]
+    attempts = (1, 2**40, 1)  # More than the column takes.
+    outcomes = [an_outcome(post_id=i, attempt=n) for i, n in zip(ids, attempts, strict=True)]
+    await stream._record_outcomes([(cast(Any, one.post_id), one) for one in outcomes])
+    assert [await queue.state(i) for i in ids] == ["published", "handed", "published"]
+    assert [record for record, _ in dead] == [ids[1]]
+    assert "cannot be written" in dead[0][1]
 
 
 async def test_what_was_changed_while_it_was_claimed_goes_out_as_it_is_now(

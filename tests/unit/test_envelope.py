@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
+from pydantic import ValidationError
 
 from schemas import envelope
 from schemas.disruptions import Disruption, Fence
 from schemas.envelope import Envelope, Unreadable
-from tests.builders import a_disruption
+from schemas.posts import Card, Outcome
+from tests.builders import a_disruption, an_outcome
 
 ALLOWED = (Disruption, Fence)
 
@@ -64,6 +66,23 @@ def test_what_cannot_be_read_is_a_value_that_says_why(
     found = envelope.read(headers, value, allowed=ALLOWED)
     assert isinstance(found, Unreadable)
     assert said in found.error
+
+
+def test_a_nul_in_any_field_is_read_as_what_postgresql_can_keep() -> None:
+    """A network answered with one: the scheduler could not write that outcome, nor any behind it."""
+    outcome = an_outcome(result="failed", reason="HTTP 400: \x00\x01")
+    written = envelope.write_headers(outcome, event_id="o-1", source="/publisher")
+    headers = [(name, text.encode()) for name, text in written.items()]
+    found = envelope.read(headers, envelope.write_value(outcome), allowed=(Outcome,))
+    assert isinstance(found, Envelope)
+    assert isinstance(found.record, Outcome)
+    assert found.record.reason == "HTTP 400: \ufffd\x01"
+
+
+@pytest.mark.parametrize("url", ["https://x.example/\x00", "https://x.example/a b"])
+def test_a_link_has_neither_nul_nor_space(url: str) -> None:
+    with pytest.raises(ValidationError, match="url"):
+        Card(url=url, title="To the sea")
 
 
 def test_a_time_without_a_zone_is_refused() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from datetime import timedelta
 
 import pytest
@@ -62,6 +64,36 @@ def test_without_a_fence_an_offer_waits() -> None:
 def test_an_old_fence_and_one_from_the_future_are_not_relied_on(age_s: float) -> None:
     passed = Passed(number=7, begun_s=NOW_S - age_s)
     assert isinstance(verdict(a_post(), passed=passed), Waiting)
+
+
+@pytest.mark.parametrize(("wall_s", "kind"), [(0.2, Cleared), (LEASE_S, Waiting), (3600, Waiting)])
+def test_a_fence_that_is_old_by_the_wall_clock_is_not_relied_on(wall_s: float, kind: type) -> None:
+    """A machine that its host stopped and let go on: its steady clock may have stood still."""
+    begun_at = AT - timedelta(seconds=wall_s)
+    passed = Passed(number=7, begun_s=NOW_S - 0.1, begun_at=begun_at)
+    assert isinstance(verdict(a_post(), passed=passed), kind)
+
+
+@pytest.mark.parametrize("set_by_s", [0.0, -3600.0])
+def test_the_ledger_is_told_the_age_of_a_fence_and_not_how_a_clock_was_set(set_by_s: float) -> None:
+    begun_at = AT - timedelta(seconds=0.1 + set_by_s)
+    found = verdict(a_post(), passed=Passed(number=7, begun_s=NOW_S - 0.1, begun_at=begun_at))
+    assert isinstance(found, Cleared)
+    assert found.fence_begun_at == AT - timedelta(seconds=0.1)
+
+
+SLEPT_S = 1_000
+READ = "import time; from services.kit.telemetry import Clock; print(Clock().monotonic_s() - time.monotonic())"
+
+
+def test_the_steady_clock_counts_the_time_that_a_machine_sleeps() -> None:
+    """A time namespace (Linux, for root) whose machine slept for a thousand seconds."""
+    asleep = ["unshare", "--time", "--boottime", str(SLEPT_S), "--fork", sys.executable, "-c", READ]
+    try:
+        done = subprocess.run(asleep, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no time namespace: {error}")
+    assert float(done.stdout) > SLEPT_S - 1
 
 
 def test_an_offer_past_its_use_is_stale_even_without_a_fence() -> None:
