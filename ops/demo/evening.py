@@ -32,7 +32,7 @@ PLACES: Final = {
     "coast": "Saltmouth",
     "valley": "Upper Arden",
     "harbour": "Port Ellery",
-    None: "the sea",
+    None: "Thornby",
 }
 DRIP_S: Final = 1.5
 EVENING_S: Final = 54

@@ -13,10 +13,7 @@ import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
-
-if TYPE_CHECKING:
-    from ops.embedded.nursery import Forked, Nursery
+from typing import Final, Literal, Protocol
 
 CHILD: Final = Path(__file__).with_name("child.py")
 LOG_BYTES: Final = 10_000_000
@@ -32,6 +29,22 @@ class CannotStart(Exception):
     """Something stands in the way; the text says what, and what to do."""
 
 
+class Running(Protocol):
+    """What is asked of a process, as `subprocess.Popen` and whatever a nursery has forked answer it."""
+
+    @property
+    def pid(self) -> int: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def send_signal(self, number: signal.Signals, /) -> None: ...
+
+
+class Forks(Protocol):
+    """A process that has imported what it forks (`nursery.py`)."""
+
+    def fork(self, module: Sequence[str], *, env: Mapping[str, str], log: Path) -> Running: ...
+
+
 class Child:
     """One process of ours."""
 
@@ -44,14 +57,14 @@ class Child:
         env: Mapping[str, str] | None = None,
         when_parent_dies: Literal["SIGKILL", "SIGTERM", "SIGINT"] = "SIGKILL",
         not_root: bool = False,
-        nursery: Nursery | None = None,
+        nursery: Forks | None = None,
     ) -> None:
         """Start it; a Python module may be forked from a nursery that has imported it."""
         self.name, self.log = name, log
         log.parent.mkdir(parents=True, exist_ok=True)
         if log.exists() and log.stat().st_size > LOG_BYTES:
             log.replace(log.with_suffix(".old.log"))
-        self.process: subprocess.Popen[bytes] | Forked
+        self.process: Running
         if nursery is not None and list(command[:2]) == [sys.executable, "-m"]:
             self.process = nursery.fork(command[2:], env=env or os.environ, log=log)
             return
