@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, StringConstraints
 
@@ -30,6 +31,18 @@ Result = Literal[
 MediaType = Literal["image/jpeg", "image/png", "image/gif", "image/webp"]
 Link = Annotated[str, StringConstraints(max_length=2_000, pattern=r"^https?://[^\s\x00]+$")]
 MOST_MEDIA = 4
+
+
+def is_address(link: str) -> bool:
+    """Say whether a link has a host and a port as there can be."""
+    try:
+        found = urlsplit(link)
+        host = (found.hostname or "").encode("idna")
+        return bool(host) and found.port != 0
+    except ValueError:
+        return False
+
+
 MOST_PARTS = 20
 
 

@@ -16,13 +16,17 @@ from fastapi import FastAPI
 
 Fault = Literal[
     "none", "slow", "429", "500 before", "500 behind", "reset before", "reset behind",
-    "answer lost", "token expired",
+    "answer lost", "nonsense", "token expired",
 ]  # fmt: skip
 FAULTS: tuple[Fault, ...] = (
     "none", "slow", "429", "500 before", "500 behind", "reset before", "reset behind",
-    "answer lost", "token expired",
+    "answer lost", "nonsense", "token expired",
 )  # fmt: skip
 SLOW_S = 0.2
+INSTEAD = {  # Of the network's own answer; the second as a portal or a proxy has it.
+    "500 behind": b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n",
+    "nonsense": b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 6\r\n\r\n<html>",
+}
 
 
 class Faulty:
@@ -69,9 +73,7 @@ class Faulty:
         if fault == "answer lost":
             self.lost.append(writer)  # Open, and silent.
             return False
-        if fault == "500 behind":
-            answer = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n"
-        writer.write(answer)
+        writer.write(INSTEAD.get(fault, answer))
         await writer.drain()
         return True
 

@@ -48,12 +48,15 @@ class Fetcher:
         self, url: str, *, validators: dict[str, str], content: bytes | None
     ) -> Fetched:
         """Ask; raises httpx.HTTPError, and CannotRead where an answer is too long or leads in circles."""
-        at = httpx.URL(url)
-        for _ in range(REDIRECTS + 1):
-            found = await self._ask(at, validators=validators, content=content)
-            if isinstance(found, Fetched):
-                return found
-            at = found
+        try:
+            at = httpx.URL(url)
+            for _ in range(REDIRECTS + 1):
+                found = await self._ask(at, validators=validators, content=content)
+                if isinstance(found, Fetched):
+                    return found
+                at = found
+        except httpx.InvalidURL as error:
+            raise CannotRead("", f"{url}: it is no address: {error}") from error
         raise CannotRead("", f"{url}: more than {REDIRECTS} redirects")
 
     async def _ask(

@@ -97,9 +97,6 @@ class Pollers:
                 self._polled[name] = _Polled(self._polled[name].fetcher)
                 await asyncio.sleep(IDLE_S)
                 continue
-            if not self._polled[name].is_expected:
-                await expect(self._stream, name, source)
-                self._polled[name].is_expected = True
             await self.read_once(name, source)
             await asyncio.sleep(self._pause_s(self._polled[name], poll))
 
@@ -112,6 +109,9 @@ class Pollers:
         """Read a source and write what it says into the log; a failure is noted, never raised."""
         polled = self._polled[name]
         try:
+            if not polled.is_expected:
+                await expect(self._stream, name, source)
+                polled.is_expected = True
             reading = await self._read(source, polled)
             now_s = self._stream.clock.monotonic_s()
             if polled.losses != self._stream.losses:  # What was written may be gone unread.
@@ -124,9 +124,11 @@ class Pollers:
             }
             reading.reported = [one for one in reading.reported if _id(one) not in known]
             await write_reading(self._stream, name, source, reading)
-        except (httpx.HTTPError, CannotRead, Problem) as error:
+        except Exception as error:  # Whatever a source says: to end here would end all others.
             self._failed.labels(name).inc()
             why = error.detail if isinstance(error, Problem) else str(error)
+            if not isinstance(error, httpx.HTTPError | CannotRead | Problem):
+                log.exception("a source that nobody foresaw", source=name)
             polled.failures, polled.why = polled.failures + 1, str(why) or type(error).__name__
             log.warning("source not read", source=name, failures=polled.failures, why=polled.why)
             return
@@ -147,11 +149,12 @@ class Pollers:
         if not poll.index:
             return FORMATS[source.format](body, source, now)
         whole = Reading(whole=True)
-        links = [urljoin(poll.url, link) for link in cap.index(body)]
-        for link in links:
+        links = cap.index(body)
+        for number, link in enumerate(links):
             try:
-                one = FORMATS[source.format](await self._fetch(poll, link, polled), source, now)
-            except (CannotRead, httpx.HTTPStatusError) as error:
+                links[number] = at = urljoin(poll.url, link)
+                one = FORMATS[source.format](await self._fetch(poll, at, polled), source, now)
+            except (ValueError, httpx.HTTPStatusError) as error:  # CannotRead is one.
                 whole.refuse(link, str(error))  # Which alert it was, nobody knows.
                 continue
             whole.reported += one.reported

@@ -55,7 +55,7 @@ async def _public_address(host: str, port: int | None) -> str:
     loop = asyncio.get_running_loop()
     try:
         found = await loop.getaddrinfo(host, port or 443, type=socket.SOCK_STREAM)
-    except OSError as error:
+    except (OSError, ValueError, OverflowError) as error:  # No name at all, no port that there is.
         raise httpx.ConnectError(f"{host}: {error}") from error
     addresses = [str(one[4][0]) for one in found]
     for address in addresses:

@@ -31,6 +31,7 @@ from services.publisher.channels import (
     Refused,
     Uncertain,
     Unknown,
+    as_documented,
 )
 from services.publisher.channels.threads import Threads
 from services.publisher.ends import DETAIL_CHARS, Ends
@@ -96,8 +97,8 @@ class Delivery:
                 await self._to_outcome(job)
             except DataError as error:  # Not the next time either, and others wait behind it.
                 result: Result = "uncertain" if job.recorded else "failed"
-                log.exception("the ledger refuses a post", post=job.post.post_id)
                 why = f"the ledger refuses it: {error.orig}"
+                log.error("not written", post=job.post.post_id, why=why)
                 await self.ends.say(job, result, reason=why[:DETAIL_CHARS])
                 break
             except (SQLAlchemyError, OSError) as error:
@@ -218,10 +219,11 @@ class Delivery:
         return True
 
     async def _send(self, job: Job, cleared: Cleared) -> Publication:
-        channel = self.channels[job.post.account]
-        if job.so_far is not None and isinstance(channel, Threads):
-            return await channel.go_on(cleared, key=job.post.post_id, so_far=job.so_far)
-        return await channel.publish(cleared, key=job.post.post_id)
+        channel, key = self.channels[job.post.account], job.post.post_id
+        with as_documented():
+            if job.so_far is not None and isinstance(channel, Threads):
+                return await channel.go_on(cleared, key=key, so_far=job.so_far)
+            return await channel.publish(cleared, key=key)
 
     async def _hear(self, account: str, told: Told | None) -> None:
         try:
@@ -315,7 +317,8 @@ class Delivery:
         assert isinstance(channel, ReadsBack), "its capabilities say that it reads back"
         while not job.dropped:
             try:
-                found = await channel.look_up(job.post, key=job.post.post_id)
+                with as_documented():
+                    found = await channel.look_up(job.post, key=job.post.post_id)
             except (NotSent, Unknown, Refused) as error:
                 if self.clock.now() >= job.post.latest_at:
                     await self.ends.end(

@@ -7,7 +7,7 @@ that customers know; an incident touches those whose matchers cover its labels.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Annotated, Literal
 
@@ -17,6 +17,7 @@ from schemas.base import Language, Severity
 from schemas.incidents import Incident
 from schemas.labels import Labels, Matchers, format_matchers, matches, parse_matchers
 from schemas.policies import Zone
+from services.publisher.texts import printable
 
 ComponentState = Literal[
     "operational", "degraded_performance", "partial_outage", "major_outage", "under_maintenance"
@@ -118,7 +119,7 @@ class Shown:
     components: tuple[Component, ...]
 
     def title(self, language: str) -> str:
-        return self.incident.titles.get(language, self.incident.title)
+        return printable(self.incident.titles.get(language, self.incident.title))
 
     def texts(self, language: str) -> list[Said]:
         """Return what was said in a language; where nothing was, in any."""
@@ -159,7 +160,7 @@ def gather(
     at: datetime,
 ) -> Page:
     """Return the page as it is now."""
-    posts = tuple(posts)
+    posts = tuple(replace(post, text=printable(post.text)) for post in posts)
     by_incident: dict[str, list[Said]] = {}
     for post in posts:
         if post.incident_id and post.kind == "update":

@@ -19,7 +19,14 @@ from schemas.posts import Outcome, Post, Result, RetractPost
 from services.kit.telemetry import Clock
 from services.publisher.accounts import AnyAccount
 from services.publisher.backoff import backoff_s
-from services.publisher.channels import Channel, NotSent, Publication, Refused, Unknown
+from services.publisher.channels import (
+    Channel,
+    NotSent,
+    Publication,
+    Refused,
+    Unknown,
+    as_documented,
+)
 from services.publisher.ledger import Entry, State
 from services.publisher.paces import Paces
 from services.publisher.store import Store
@@ -139,7 +146,8 @@ class TakeBack:
         for failures in range(1, TRIES + 1):
             await self._wait_for_rate(entry, channel)
             try:
-                done = await channel.retract(publication)
+                with as_documented():
+                    done = await channel.retract(publication)
             except Refused as error:
                 return "retraction_failed", f"refused by {entry.account}: {error}"[:DETAIL_CHARS]
             except (NotSent, Unknown) as error:  # To delete what is gone is harmless.

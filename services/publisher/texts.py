@@ -13,12 +13,18 @@ from schemas.channels import TextLimit, fits
 from schemas.posts import MOST_PARTS
 
 _SENTENCES: Final = regex.compile(r"(?<=[.!?…。！？])\s+|\n+")
+_UNPRINTABLE: Final = regex.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 LINE_CHARS: Final = 120
+
+
+def printable(text: str) -> str:
+    """Return a text as XML can carry it (XML 1.0, 2.2): a space for what it cannot, such as a pasted line tab."""
+    return _UNPRINTABLE.sub(" ", text)
 
 
 def first_line(text: str) -> str:
     """Return the first line of a text as a headline, or so many of its words as one holds."""
-    line = text.strip().splitlines()[0].strip()
+    line = next(iter(text.strip().splitlines()), "").strip()
     if len(line) <= LINE_CHARS:
         return line
     return line[:LINE_CHARS].rsplit(" ", 1)[0] + " …"

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from schemas.channels import ChannelAccount, objections
 from schemas.labels import LABEL_COUNT, Labels
-from schemas.posts import Media
+from schemas.posts import Media, is_address
 from schemas.vocabulary import Vocabulary, unknown
 from services.scheduler.bodies import Campaign, PostBody
 from services.scheduler.links import marked
@@ -55,6 +55,8 @@ def check(
             done.wrong(f"{number}/labels", f"more than {LABEL_COUNT} with the campaign's")
         for name, why in known.vocabulary.objections(labels).items():
             done.wrong(f"{number}/labels/{name}", why)
+        for where in _no_addresses(body):
+            done.wrong(f"{number}/{where}", "is no address that can be")
         texts = _texts(done, number, body, campaign, known.accounts)
         times = _times(done, number, body, campaign, free)
         many = len(times) * len(texts) > 1
@@ -66,6 +68,15 @@ def check(
                 row = _row(body, account, at, latest_at, labels, many=many)
                 done.rows.append(row | {"text": text, "thread": thread})
     return done
+
+
+def _no_addresses(body: PostBody) -> Iterator[str]:
+    """Yield where something is named that can be asked nowhere."""
+    for number, one in enumerate(body.media):
+        if not is_address(one.url):
+            yield f"media/{number}/url"
+    if body.card is not None and not is_address(body.card.url):
+        yield "card/url"
 
 
 def _texts(

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from schemas.base import Id, Instant
+from schemas.posts import Link, is_address
 from services.kit.web import Caller, Problem, require
 from services.scheduler import event_store
 from services.scheduler.answers import audit
@@ -50,12 +51,18 @@ class Event(BaseModel):
     data: dict[str, Any]
 
 
+def _is_address(url: str) -> str:
+    if not is_address(url):
+        raise ValueError("is no address that can be")
+    return url
+
+
 class WebhookBody(BaseModel):
     """Where events are sent, and which; none named: all. From now on, or from behind an event."""
 
     model_config = ConfigDict(extra="forbid")
 
-    url: str = Field(pattern=r"^https?://[^\s\x00]+$", max_length=2_000)
+    url: Annotated[Link, AfterValidator(_is_address)]
     types: list[EventType] = Field(default=[], max_length=20)
     after: EventId | None = None
 

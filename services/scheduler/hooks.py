@@ -122,7 +122,7 @@ class Hooks:
         )
         try:
             answer = await self.client.post(hook["url"], content=body, headers=headers)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             return f"{type(error).__name__}: {error}", False
         return f"HTTP {answer.status_code}", answer.is_success
 

@@ -188,7 +188,7 @@ class PostDesk:
         whole = PostBody(
             account=post.account, text=values.get("text", post.text), due_at=due_at,
             latest_at=latest_at, labels=labels, media=values.get("media", tuple(post.media)),
-            thread=values.get("thread", tuple(post.thread)),
+            thread=values.get("thread", tuple(post.thread)), card=values.get("card", post.card),
         )  # fmt: skip
         done = check([whole], campaign, self.known, free=iter(()))
         refuse(done, strip="0/")

@@ -180,6 +180,20 @@ async def test_what_is_no_picture_is_refused_by_its_address(
     await pictures.aclose()
 
 
+@pytest.mark.parametrize(
+    ("url", "error"),
+    [("http://[::1", Refused), ("https://.../a.png", NotSent), ("https://a.example:99999/a.png", NotSent)],
+)  # fmt: skip
+async def test_an_address_that_cannot_be_ends_nothing_but_the_post(
+    url: str, error: type[Exception]
+) -> None:
+    """It ended the publisher."""
+    pictures, media = Pictures(LIMIT), {"url": url, "type": "image/png", "alt": "The harbour."}
+    with pytest.raises(error):
+        await pictures.of(offer(Media.model_validate(media)), _nothing)
+    await pictures.aclose()
+
+
 async def test_a_private_address_is_asked_only_where_it_is_allowed(files: Files) -> None:
     pictures = Pictures(LIMIT)
     with pytest.raises(Refused, match="not public"):

@@ -115,6 +115,32 @@ async def test_a_redirect_in_circles_ends(sites: tuple[Site, Site]) -> None:
     assert len(ours.asked) == REDIRECTS + 1
 
 
+@pytest.mark.parametrize("link", ["http://[::1", "http://a:b:c/", "http://\u2000/"])
+async def test_a_link_that_is_no_address_is_an_answer_that_cannot_be_read(
+    sites: tuple[Site, Site], link: str
+) -> None:
+    """It ended the detector, and again when it was started anew."""
+    with pytest.raises(CannotRead, match="no address"):
+        await ask(poll_of(sites[0]), link)
+
+
+@pytest.mark.parametrize("to", ["http://[::1", "//[x", "http://a:b:c/"])
+async def test_a_redirect_to_what_is_no_address_fails_as_any_bad_answer(
+    sites: tuple[Site, Site], to: str
+) -> None:
+    sites[0].to = to
+    with pytest.raises(httpx.HTTPError):
+        await ask(poll_of(sites[0]))
+
+
+@pytest.mark.parametrize("link", ["https://.../feed", "https://feeds.example:99999/"])
+async def test_a_link_that_leads_nowhere_fails_as_any_that_does_not_answer(
+    sites: tuple[Site, Site], link: str
+) -> None:
+    with pytest.raises(httpx.ConnectError):
+        await ask(poll_of(sites[0]), link)
+
+
 @pytest.mark.parametrize(
     ("url", "ours"),
     [

@@ -6,9 +6,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from defusedxml import ElementTree as DefusedXML
 
 from schemas.incidents import Incident
 from schemas.labels import parse_matchers
+from services.publisher.formats import cap, feeds
 from services.publisher.page import Incidents, Page, PageSettings, Said, gather, touches
 from services.publisher.rendering import Ways, documents, words_of
 from services.publisher.site import WORDS
@@ -92,6 +94,21 @@ def test_a_text_of_somebody_cannot_become_a_part_of_the_page() -> None:
     made = documents(a_page(one("a", title=evil), posts=(post,)), words, Ways(mail=True))
     assert set(made) == {"/", "/fr/"}
     assert all(body.count(b"<script>") == 1 for body in made.values()), "our own"
+
+
+@pytest.mark.parametrize("odd", ["\x01", "\x0b", "\x1b", "\x7f", "\x85", "\ufffe", "\uffff"])
+def test_what_xml_cannot_carry_keeps_no_document_from_being_made(odd: str) -> None:
+    """A line tab, pasted into a title: the page stayed as it had been, while that incident stood."""
+    said = f"Buses{odd} leave Saltmouth."
+    posts = (Said(post_id="p", language="en", text=said, at=AT, incident_id="a"),)
+    labels = {"network": "northlink", "line": f"coast{odd}"}
+    page = a_page(one("a", title=f"Trains{odd} are standing", labels=labels), posts=posts)
+    found = feeds.documents(page) | cap.documents(page)
+    for path, body in found.items():
+        if not path.endswith(".ics"):
+            DefusedXML.fromstring(body)
+    assert b"Trains" in found["/cap/a.xml"]
+    assert b"Saltmouth" in found["/feed.atom"]
 
 
 def test_every_language_of_the_page_has_every_word() -> None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from traceback import extract_tb
 from typing import Protocol, runtime_checkable
+
+import structlog
 
 from schemas.posts import Post
 from services.publisher.gate import Cleared
 from services.publisher.ledger import Capabilities
 from services.publisher.rates import Told
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +80,21 @@ class Partly(Exception):
     ) -> None:
         super().__init__(why)
         self.so_far, self.because = so_far, because
+
+
+@contextmanager
+def as_documented(otherwise: type[Unknown | NotSent] = Unknown) -> Iterator[None]:
+    """Raise Unknown where an answer cannot be read as its network documents it; or NotSent, where it is of no post.
+
+    A portal's page in place of JSON, say: one account that is answered so must not end what serves the others.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        frame = extract_tb(error.__traceback__)[-1]  # No values: a secret may be among them.
+        why = f"{type(error).__name__}: {error}"
+        log.error("an answer that is none", why=why, where=f"{frame.name}, line {frame.lineno}")
+        raise otherwise(f"an answer that is none: {why}") from error
 
 
 class Channel(Protocol):

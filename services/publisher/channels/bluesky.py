@@ -34,6 +34,7 @@ from services.publisher.channels import (
     Refused,
     Retracted,
     Unknown,
+    as_documented,
 )
 from services.publisher.channels.http import ask, failure, new_client, told_by
 from services.publisher.channels.pictures import Picture, Pictures
@@ -191,7 +192,7 @@ class Bluesky(Threads):
                     )
                 except Refused as error:
                     raise NotSent(f"no session: {error}") from error  # A person's matter.
-                self.session = answer.json()
+                self.session = _session(answer)
 
     async def _refresh(self, expired: str) -> None:
         async with self.login:
@@ -206,7 +207,7 @@ class Bluesky(Threads):
                 headers=headers,
                 allowed=frozenset({400, 401}),
             )
-            self.session = answer.json() if answer.is_success else {}
+            self.session = _session(answer) if answer.is_success else {}
         await self._sign_in()
 
     async def _call(
@@ -234,6 +235,13 @@ class Bluesky(Threads):
                 raise failure(answer, told, self.clock.now())
             await self._refresh(token)
         return answer, told
+
+
+def _session(answer: httpx.Response) -> dict[str, str]:
+    """Return the session of an answer; without one nothing was sent."""
+    with as_documented(NotSent):
+        found = answer.json()
+        return {name: str(found[name]) for name in ("did", "accessJwt", "refreshJwt")}
 
 
 def _embed(post: Post, images: list[dict[str, Any]]) -> dict[str, Any] | None:

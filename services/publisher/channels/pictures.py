@@ -16,7 +16,7 @@ import httpx
 from schemas.channels import MediaLimit
 from schemas.posts import Media, Post
 from services.kit import outbound
-from services.publisher.channels import NotSent, Refused, Unknown
+from services.publisher.channels import NotSent, Refused, Unknown, as_documented
 
 KEPT: Final = 4  # Of posts: an account sends one offer at a time, and a picture may be 16 MB.
 FETCH_S: Final = 30.0
@@ -55,7 +55,8 @@ class Pictures:
             try:
                 async with asyncio.timeout(FETCH_S):
                     found = [await self._fetch(one) for one in post.media]
-                self._known[post.post_id] = [await upload(one) for one in found]
+                with as_documented(NotSent):
+                    self._known[post.post_id] = [await upload(one) for one in found]
             except Unknown as error:
                 raise NotSent(f"a picture was not uploaded: {error}") from error
             except TimeoutError as error:
@@ -76,7 +77,7 @@ class Pictures:
                     content += chunk
                     if len(content) > self.limit.bytes:
                         raise Refused(f"{media.url}: more than {self.limit.bytes} bytes")
-        except outbound.Forbidden as error:
+        except (outbound.Forbidden, httpx.InvalidURL) as error:
             raise Refused(f"{media.url}: {error}") from error
         except httpx.HTTPError as error:
             raise NotSent(f"{media.url}: {str(error) or type(error).__name__}") from error

@@ -13,6 +13,7 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 from schemas.base import Severity
 from schemas.incidents import Incident
 from services.publisher.page import Page, Shown
+from services.publisher.texts import printable
 
 NAMESPACE = "urn:oasis:names:tc:emergency:cap:1.2"
 SEVERITIES: dict[Severity, str] = {
@@ -79,7 +80,7 @@ def _add_info(alert: Element, page: Page, shown: Shown, language: str) -> None:
 
 
 def _say(element: Element, name: str, text: str) -> None:
-    SubElement(element, name).text = text
+    SubElement(element, name).text = printable(text)
 
 
 def _at(at: datetime) -> str:
