@@ -16,6 +16,22 @@ from tests.integration.test_campaigns import HOUR, add, body
 from tests.journey import Journey, wait_for
 
 
+def test_what_can_be_asked_nowhere_is_refused_when_it_is_written(journey: Journey) -> None:
+    campaign, bad = journey.campaign(labels={}), "http://[::1"
+    media = [{"url": "https://.../a.png", "type": "image/png", "alt": "The sea"}]
+    card = {"url": bad, "title": "To the sea"}
+    wrong = add(journey, campaign, **HOUR, account="web", media=media, card=card).json()["errors"]
+    assert {one["pointer"] for one in wrong} == {"/0/media/0/url", "/0/card/url"}
+    made = add(journey, campaign, **HOUR, account="web").json()
+    path, headers = f"/v1/posts/{made['post_id']}", {"if-match": f'"{made["version"]}"'}
+    changed = journey.marketing.patch(path, json={"card": card}, headers=headers)
+    assert [one["pointer"] for one in changed.json()["errors"]] == ["/card/url"]
+    with journey.system.client("scheduler", "admin") as admin:
+        hook = admin.post("/v1/webhooks", json={"url": bad})
+    assert hook.status_code == 422
+    assert hook.json()["errors"][0]["pointer"] == "/url"
+
+
 def test_a_typo_in_a_label_is_refused_and_what_is_doubtful_is_said(journey: Journey) -> None:
     file = journey.system.data / "labels.yaml"
     before = file.read_text()
