@@ -276,9 +276,9 @@ class Edge:
         self.app, self.seconds = app, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
+        if scope["type"] != "http" or b"%00" in scope["raw_path"] + scope["query_string"]:
+            nul = problem_answer(400, "an address has no NUL (%00)")
+            return await (nul if scope["type"] == "http" else self.app)(scope, receive, send)
         begun_s, status, taken, is_whole = time.monotonic(), 500, 0, False
 
         async def limited() -> Message:
@@ -360,11 +360,7 @@ async def _on_http_error(_: Request, error: Exception) -> Response:
 async def _on_validation_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     errors = [
-        {
-            "pointer": "/" + "/".join(str(part) for part in e["loc"][1:]),
-            "detail": e["msg"],
-            "in": str(e["loc"][0]),
-        }
+        {"pointer": "/" + "/".join(map(str, e["loc"][1:])), "detail": e["msg"], "in": e["loc"][0]}
         for e in error.errors()
     ]
     detail = "; ".join(f"{e['pointer'][1:] or e['in']}: {e['detail']}" for e in errors)

@@ -284,6 +284,16 @@ async def test_a_key_speaks_for_its_networks_only(apps: dict[str, FastAPI]) -> N
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (403, "/0/network")
 
 
+@pytest.mark.parametrize("path", ["/unsubscribe/a%00b", "/v1/ledger/%00", "/v1/ledger?state=%00"])
+async def test_an_address_with_a_nul_is_the_callers_mistake(
+    apps: dict[str, FastAPI], path: str
+) -> None:
+    transport = httpx.ASGITransport(apps["publisher"], client=("127.0.0.1", 1))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        answer = await client.get(path, headers={"authorization": "Bearer viewer"})
+    assert (answer.status_code, answer.json()["status"]) == (400, 400)
+
+
 async def test_a_body_that_is_too_large_is_refused(apps: dict[str, FastAPI]) -> None:
     async def endless() -> Any:
         for _ in range(40):
