@@ -8,6 +8,7 @@ written ends the process, so that the log is replayed and no echo follows.
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import structlog
 from aiokafka.structs import RecordMetadata
@@ -24,6 +25,8 @@ from services.kit import broker as kafka
 from services.kit.telemetry import Clock
 
 ERROR_HEADER_CHARS = 300
+OUTPUT_BYTES = 900_000  # Kafka takes a megabyte, with the headers.
+SHORT_CHARS = 1_000
 UNSETTLED = 2_000  # Outputs on their way: beyond, no further record is folded.
 log = structlog.get_logger()
 
@@ -73,6 +76,9 @@ class Outbox:
         )
         topic = _TOPIC_OF[type(output)]
         value = envelope.write_value(output)
+        if len(value) > OUTPUT_BYTES:
+            log.error("an output is cut: Kafka takes no more", id=event_id, bytes=len(value))
+            value = envelope.write_value(shortened(output))
         return await kafka.emit(
             self._broker, topic.name, value, headers=headers, key=key_of(output)
         )
@@ -116,3 +122,26 @@ class Outbox:
         self._echoes.discard(future)
         if not future.cancelled() and future.exception() is not None:
             self._crash("an echo could not be written", future.exception())
+
+
+def shortened(output: Record) -> Record:
+    """Return an output whose texts are short enough for Kafka, and say so by three dots.
+
+    What many languages and audiences are told may be more than it takes; a record that it never takes would end the
+    process, and each one that begins where it did.
+    """
+    if isinstance(output, StatusUpdate):
+        return output.model_copy(update=_short(output.texts))
+    if isinstance(output, Incident):
+        draft = output.draft and output.draft.model_copy(update=_short(output.draft.texts))
+        cut: dict[str, Any] = {"detail": _cut(output.detail), "details": {}, "draft": draft}
+        return output.model_copy(update=cut)
+    return output
+
+
+def _short(texts: dict[str, str]) -> dict[str, Any]:
+    return {"texts": {name: _cut(text) for name, text in texts.items()}, "variants": ()}
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= SHORT_CHARS else f"{text[:SHORT_CHARS].rstrip()} …"

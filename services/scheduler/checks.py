@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
+from pydantic_core import to_json
+
 from schemas.channels import ChannelAccount, objections
 from schemas.labels import LABEL_COUNT, Labels
 from schemas.posts import Media, is_address
@@ -21,6 +23,7 @@ from services.scheduler.slots import recurring
 
 Problem = dict[str, str]
 MOST_PROBLEMS: Final = 100
+THREAD_BYTES: Final = 800_000
 OWN: Final = {"text": "variants", "thread": "threads"}  # What an account may have of its own.
 
 
@@ -97,10 +100,17 @@ def _texts(
         account: [marked(text, campaign.utm, account=account) for text in _parts(body, account)]
         for account in accounts
     }
+    if any(_is_too_large(parts) for parts in texts.values()):
+        done.wrong(f"{number}/thread", f"has more than {THREAD_BYTES:,} bytes as JSON")
     for account, parts in texts.items() if known else ():
         for where, why in _objections(body, account, parts, known):
             done.wrong(f"{number}/{where}", why)
     return texts
+
+
+def _is_too_large(parts: list[str]) -> bool:
+    """Say whether Kafka, which takes a megabyte with all else in it, would refuse a thread."""
+    return len(parts) > 1 and sum(len(to_json(part)) for part in parts) > THREAD_BYTES
 
 
 def _times(

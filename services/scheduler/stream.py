@@ -14,10 +14,11 @@ import heapq
 import uuid
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from aiokafka import TopicPartition
+from aiokafka.errors import MessageSizeTooLargeError
 from faststream.kafka import KafkaBroker
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from sqlalchemy.exc import DataError, SQLAlchemyError
@@ -180,12 +181,29 @@ class Stream:
             key = key_of(post)
             acks.append(await kafka.emit(self.broker, DUE.name, value, headers=headers, key=key))
             log.debug("due", post=post.post.post_id, account=key, trace=trace_id(traceparent))
-        await asyncio.gather(*acks)
+        await self._settle_too_large(due, await asyncio.gather(*acks, return_exceptions=True))
         now_s = self.clock.monotonic_s()
         for due_s, _, _ in due:
             self.lateness.observe(max(0.0, now_s - due_s))
         self._handed += [post.post.post_id for _, _, post in due]
         self.handed.inc(len(due))
+
+    async def _settle_too_large(
+        self, due: list[tuple[float, int, DuePost]], acks: Sequence[Any]
+    ) -> None:
+        """End what Kafka refuses for its size; whatever else it says is raised, and said again by a new process."""
+        refused: list[Outcome] = []
+        for (_, _, one), ack in zip(due, acks, strict=True):
+            if isinstance(ack, MessageSizeTooLargeError):
+                refused.append(
+                    Outcome(
+                        post_id=one.post.post_id, kind="offer", account=one.post.account, attempt=one.attempt,
+                        result="failed", at=self.clock.now(), reason="it is larger than Kafka takes",
+                    )
+                )  # fmt: skip
+            elif isinstance(ack, BaseException):
+                raise ack
+        await self.store.record_outcomes(refused)
 
     async def ask_back(self, asked: RetractPost) -> None:
         """Ask the publisher to take an offer back; returns when Kafka has it."""

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
+from aiokafka.errors import KafkaTimeoutError, MessageSizeTooLargeError
 from prometheus_client import CollectorRegistry
 from sqlalchemy import text
 
@@ -249,15 +250,33 @@ async def test_an_offer_that_came_too_late_expires_also_where_the_plan_is_to_shi
     assert await queue.state(late) == "expired"
 
 
+def a_stream(queue: Queue) -> Stream:
+    """Return a stream of this queue whose Kafka does not answer."""
+    return Stream(
+        new_broker(Cluster("127.0.0.1:1"), client_id="test"), queue.store, queue.lanes,
+        instance="test", clock=Clock(), registry=CollectorRegistry(), crash=lambda *_: None,
+    )  # fmt: skip
+
+
+async def test_an_offer_that_kafka_refuses_for_its_size_fails_and_no_other_does(
+    queue: Queue,
+) -> None:
+    """The scheduler ended, claimed it again when it was started anew, and ended."""
+    ids = await queue.add(-1 * S, -1 * S)
+    claimed = [(0.0, number, one) for number, one in enumerate(await queue.claim())]
+    stream = a_stream(queue)
+    await stream._settle_too_large(claimed, [MessageSizeTooLargeError(), None])
+    await queue.store.record_handed(ids)
+    assert sorted([await queue.state(i) for i in ids]) == ["failed", "handed"]
+    with pytest.raises(KafkaTimeoutError):
+        await stream._settle_too_large(claimed, [None, KafkaTimeoutError()])
+
+
 async def test_an_outcome_that_cannot_be_written_keeps_no_other_from_it(queue: Queue) -> None:
     ids = await queue.add(-1 * S, -1 * S, -1 * S)
     await queue.claim_all()
     await queue.store.record_handed(ids)
-    registry, cluster = CollectorRegistry(), Cluster("127.0.0.1:1")
-    stream = Stream(
-        new_broker(cluster, client_id="test"), queue.store, queue.lanes, instance="test",
-        clock=Clock(), registry=registry, crash=lambda *_: None,
-    )  # fmt: skip
+    stream = a_stream(queue)
     dead: list[tuple[Any, str]] = []
 
     async def keep(record: Any, why: str) -> None:

@@ -8,11 +8,15 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from schemas import envelope
+from schemas.base import Record
 from schemas.holds import FencePassed, HoldOpened
+from schemas.incidents import StatusUpdate
+from schemas.topics import key_of
 from services.detector.outbox import Outbox
 from services.kit import broker as kafka
 from services.kit.telemetry import Clock
-from tests.builders import AT
+from tests.builders import AT, an_incident
 
 ECHO = FencePassed(publisher="p-1", number=1, partition=0)
 HOLD = HoldOpened(hold_id="h-1", network="northlink", matchers="{}", reason="test", opened_at=AT)
@@ -23,8 +27,10 @@ class Brokers:
 
     def __init__(self) -> None:
         self.futures: list[asyncio.Future[Any]] = []
+        self.values: list[bytes] = []
 
-    async def emit(self, *_: Any, **__: Any) -> asyncio.Future[Any]:
+    async def emit(self, _: Any, __: str, value: bytes, **___: Any) -> asyncio.Future[Any]:
+        self.values.append(value)
         self.futures.append(asyncio.get_running_loop().create_future())
         return self.futures[-1]
 
@@ -64,3 +70,32 @@ async def test_a_snapshot_waits_for_echoes_too(monkeypatch: pytest.MonkeyPatch) 
     assert not snapshot.done()
     await brokers.acknowledge(0)
     assert snapshot.done()
+
+
+LANGUAGES = [f"a{letter}" for letter in "abcdefghijklmnopqrst"]  # As many as an update may have.
+LONG = dict.fromkeys(LANGUAGES, "\x01" * 10000)
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        StatusUpdate(
+            update_id="u", incident_id="i", network="northlink", number=1, moment="written",
+            texts=LONG, written_at=AT,
+        ),
+        an_incident(details=LONG, titles={"fr": "Rien ne va"}, detail="\x01" * 10_000),
+        an_incident(draft={"update_id": "u", "moment": "opened", "texts": LONG, "due_at": AT}),
+    ],
+)  # fmt: skip
+async def test_an_output_that_kafka_would_not_take_is_cut_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, output: Record
+) -> None:
+    """It ended the detector, and each one that began where it did."""
+    outbox, brokers = an_outbox(monkeypatch)
+    assert len(envelope.write_value(output)) > 1_048_576
+    await outbox.emit(output, "0-1-0")
+    (value,) = brokers.values
+    assert len(value) < 1_000_000
+    found = type(output).model_validate_json(value)
+    assert "…" in found.model_dump_json()
+    assert key_of(found) == key_of(output)
