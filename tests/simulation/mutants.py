@@ -116,7 +116,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "fresh_keys": Mutant(
         "every try has a key of its own",
-        ((_DELIVERY, "await channel.publish(cleared, key=job.post.post_id)",
+        ((_DELIVERY, "await channel.publish(cleared, key=key)",
           "await channel.publish(cleared, key=f'{job.post.post_id}.{job.failures}')"),),
     ),
     "thread_again": Mutant(
@@ -163,8 +163,8 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "handed_early": Mutant(
         "an offer counts as handed over before Kafka has it",
-        ((_HANDS, "        await asyncio.gather(*acks)\n",
-          "        self._handed += [post.post.post_id for _, _, post in due]\n        await asyncio.gather(*acks)\n"),),
+        ((_HANDS, "        await self._settle_too_large(due,",
+          "        self._handed += [post.post.post_id for _, _, post in due]\n        await self._settle_too_large(due,"),),
         queued=True,
     ),
     "recovered_unsettled": Mutant(
