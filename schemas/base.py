@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, StringConstraints
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    StringConstraints,
+)
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[\x21-\x7e]+$")]
 Network = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[\x21-\x7e]+$")]
@@ -20,7 +28,21 @@ def without_nul(given: Any) -> Any:
 WithoutNul = BeforeValidator(without_nul)  # An event is not refused for one.
 Title = Annotated[str, StringConstraints(min_length=1, max_length=300), WithoutNul]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=10_000), WithoutNul]
-Instant = AwareDatetime
+EARLIEST: Final = datetime(100, 1, 1, tzinfo=UTC)
+LATEST: Final = datetime(9000, 1, 1, tzinfo=UTC)
+
+
+def clamped(at: datetime) -> datetime:
+    """Return a time between the years 100 and 9000: those outside are nobody's, and no zone's arithmetic bears them.
+
+    "9999-12-31T23:59:59Z", which many systems write for an end that is not known, has no time in Tokyo.
+    """
+    if at.year < EARLIEST.year:
+        return EARLIEST
+    return at if at.year < LATEST.year else LATEST
+
+
+Instant = Annotated[AwareDatetime, AfterValidator(clamped)]
 Severity = Literal["info", "minor", "major", "critical"]
 SEVERITIES: tuple[Severity, ...] = ("info", "minor", "major", "critical")
 

@@ -8,7 +8,7 @@ and no update has a gap in it. Where no sentence is left, the incident's title s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -23,6 +23,7 @@ from schemas.incidents import Incident, Variant
 from schemas.policies import MOMENTS, Moment, Policy, Sentences, Words, WordsFor
 
 TEXT_CHARS = 10_000
+FAR = timedelta(days=366)  # An end that is further away is a word for "not known".
 VALUES = (
     "title", "detail", "severity", "labels", "number", "now", "next_update", "expected_end",
     "started", "link", "reports", "planned", "facts",
@@ -233,8 +234,8 @@ def _in(texts: dict[str, str], language: str) -> str:
 
 
 def _ahead(end: _Time | None) -> _Time | None:
-    """Return an expected end that has not passed: nobody is told to wait until an hour ago."""
-    return end if end is not None and end.at > end.now else None
+    """Return an expected end that has not passed: nobody is told to wait until an hour ago, or the year 9999."""
+    return end if end is not None and end.now < end.at < end.now + FAR else None
 
 
 @lru_cache(maxsize=64)

@@ -11,7 +11,7 @@ from schemas.disruptions import Disruption, Period
 from schemas.labels import format_matchers
 from services.detector.ingest import cap, pagerduty
 from services.detector.ingest.alertmanager import fingerprint, read_filter
-from services.detector.ingest.reading import CannotRead, as_id
+from services.detector.ingest.reading import CannotRead, as_id, as_instant
 from tests.doors import NOW, read, samples, source_for
 
 
@@ -356,3 +356,18 @@ def test_words_of_gtfs_realtime_that_are_not_utf8_lose_no_disruption() -> None:
     garbled = read("gtfs-realtime", body.replace(b"coast", b"co\xffst"))
     found = {str(one.event.labels) + str(one.event.scopes) for one in garbled.reported}
     assert any("co\ufffdst" in labels for labels in found)
+
+
+@pytest.mark.parametrize(
+    ("text", "year"),
+    [("9999-12-31T23:59:59-05:00", 9000), ("0001-01-01T00:00:00+14:00", 100), ("2026-10-17T18:02:00Z", 2026)],
+)  # fmt: skip
+def test_a_time_that_no_zone_has_is_moved_to_where_it_can_be_reckoned_with(
+    text: str, year: int
+) -> None:
+    assert as_instant(text, source_for("cap"), where="/expires").year == year
+    told = Disruption.model_validate(
+        {"disruption_id": "d", "network": "n", "status": "opened", "title": "t", "expected_end_at": text}
+    )  # fmt: skip
+    assert told.expected_end_at is not None
+    assert told.expected_end_at.astimezone(UTC).year == year

@@ -44,6 +44,14 @@ def test_an_expected_end_that_has_passed_is_none() -> None:
     assert written(ENDS, expected_end_at=AT - timedelta(minutes=1)) == "No end is known. Sorry."
 
 
+@pytest.mark.parametrize(
+    "end", ["9999-12-31T23:59:59Z", "9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+14:00"]
+)
+def test_an_end_that_no_zone_has_is_none(end: str) -> None:
+    """Systems write so that an end is not known. It ended the detector, and each one that read it again."""
+    assert written(ENDS, expected_end_at=end) == "No end is known. Sorry."
+
+
 def test_a_sentence_whose_every_way_lacks_a_fact_is_left_out() -> None:
     assert written(["{{ title }}.", "See {{ link }}."]) == "Trains are standing."
 

@@ -23,7 +23,7 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 from pydantic import ValidationError
 
-from schemas.base import LANGUAGE, Severity
+from schemas.base import LANGUAGE, Severity, clamped
 from schemas.disruptions import DETAIL_CHARS, LINK_CHARS, Disruption
 from schemas.envelope import mistakes_of
 from schemas.labels import LABEL_COUNT, VALUE_CHARS, canonical
@@ -186,11 +186,10 @@ def as_instant(text: object, source: Source, *, where: str) -> datetime:
         raise CannotRead(
             where, f"{str(text)[:40]!r} is no time such as 2026-10-17T18:02:00Z"
         ) from error
-    if at.tzinfo is not None:
-        return at.astimezone(UTC)
-    if source.time_zone is None:
+    if at.tzinfo is None and source.time_zone is None:
         raise CannotRead(where, "a time without a zone: state the source's `time_zone`")
-    return at.replace(tzinfo=ZoneInfo(source.time_zone)).astimezone(UTC)
+    known = at if at.tzinfo else at.replace(tzinfo=ZoneInfo(source.time_zone or "UTC"))
+    return clamped(known).astimezone(UTC)
 
 
 def as_json(body: bytes) -> Any:
