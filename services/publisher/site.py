@@ -120,11 +120,18 @@ class Site:
         found = rendering.documents(page, self.words, self._ways)
         if self._ways.push_key:
             found["/sw.js"] = WORKER.read_bytes()
+        kept: dict[str, Rendered] = {}
         for form in (statuspage, gtfs_realtime, cap, feeds):
-            found |= form.documents(page)
+            try:
+                found |= form.documents(page)
+            except Exception as error:  # What one cannot say keeps no other back: its own stay.
+                log.error(
+                    "not rendered", format=form.__name__, why=f"{type(error).__name__}: {error}"
+                )
+                kept = self.documents
         if self.folder is not None:
             self._write(self.folder, found)
-        return {path: self._as_answer(path, body) for path, body in found.items()}
+        return kept | {path: self._as_answer(path, body) for path, body in found.items()}
 
     def _as_answer(self, path: str, body: bytes) -> Rendered:
         known = self.documents.get(path)

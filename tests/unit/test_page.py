@@ -6,14 +6,16 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import yaml
 from defusedxml import ElementTree as DefusedXML
 
 from schemas.incidents import Incident
 from schemas.labels import parse_matchers
-from services.publisher.formats import cap, feeds
+from services.kit.telemetry import Clock
+from services.publisher.formats import cap, feeds, gtfs_realtime, statuspage
 from services.publisher.page import Incidents, Page, PageSettings, Said, gather, touches
 from services.publisher.rendering import Ways, documents, words_of
-from services.publisher.site import WORDS
+from services.publisher.site import WORDS, Site
 from tests.builders import AT, an_incident
 
 SETTINGS = PageSettings.model_validate(
@@ -109,6 +111,44 @@ def test_what_xml_cannot_carry_keeps_no_document_from_being_made(odd: str) -> No
             DefusedXML.fromstring(body)
     assert b"Trains" in found["/cap/a.xml"]
     assert b"Saltmouth" in found["/feed.atom"]
+
+
+@pytest.mark.parametrize("end", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
+def test_works_whose_end_is_no_time_keep_no_document_from_being_made(end: str) -> None:
+    """So do systems write that it is not known."""
+    page = a_page(one("a", planned=True, expected_end_at=end))
+    words = yaml.safe_load(WORDS.read_text())
+    for form in (statuspage, gtfs_realtime, cap, feeds):
+        assert form.documents(page)
+    assert documents(page, words, Ways())
+
+
+async def test_a_format_that_cannot_be_made_keeps_no_other_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    incidents: list[Incident] = []
+
+    async def nothing() -> None:
+        return
+
+    async def posts() -> list[Said]:
+        return []
+
+    site = Site(
+        SETTINGS, url="", clock=Clock(), incidents=lambda: incidents, known=nothing, posts=posts, ways=Ways()
+    )  # fmt: skip
+    await site.render()
+    before = site.documents["/history.atom"].plain
+    incidents.append(one("a", title="Trains are standing"))
+
+    def fail(_: Page) -> dict[str, bytes]:
+        raise ValueError("what nobody foresaw")
+
+    monkeypatch.setattr(feeds, "documents", fail)
+    await site.render()
+    assert b"Trains are standing" in site.documents["/"].plain
+    assert b"Trains are standing" in site.documents["/api/v2/summary.json"].plain
+    assert site.documents["/history.atom"].plain == before, "it stays as it was"
 
 
 def test_every_language_of_the_page_has_every_word() -> None:

@@ -40,7 +40,7 @@ def _add(entity: Any, page: Page, shown: Shown) -> None:
     entity.id = one.incident_id
     period = alert.active_period.add()
     period.start = int(one.opened_at.timestamp())
-    if one.expected_end_at and one.planned:
+    if one.planned and one.expected_end_at and one.expected_end_at > page.at:
         period.end = int(one.expected_end_at.timestamp())
     alert.severity_level = alert.SeverityLevel.Value(SEVERITIES[one.severity])
     alert.cause = alert.Cause.Value("MAINTENANCE" if one.planned else "UNKNOWN_CAUSE")
