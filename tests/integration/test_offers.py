@@ -93,7 +93,8 @@ def test_a_thread_is_checked_part_by_part_and_goes_out_in_order(journey: Journey
     campaign = journey.campaign(utm={"campaign": "autumn"})
     wrong = add(journey, campaign, **HOUR, thread=["short", "x" * 501]).json()["errors"]
     assert [one["pointer"] for one in wrong] == ["/0/thread/1"]
-    large = add(journey, campaign, **HOUR, thread=["\x01" * 10_000] * 19).json()["errors"]
+    part = "\U0001f682" * 10_000
+    large = add(journey, campaign, **HOUR, text=part, thread=[part] * 19).json()["errors"]
     assert "bytes as JSON" in {one["pointer"]: one["detail"] for one in large}["/0/thread"]
     not_here = add(journey, campaign, **HOUR, account="web", thread=["and more"]).json()["errors"]
     assert not_here[0]["pointer"] == "/0/thread"
