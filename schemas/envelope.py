@@ -7,6 +7,7 @@ it is six headers on the way of every fence; structured mode goes through the of
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,7 +26,8 @@ ID_CHARS = 300
 TYPES: dict[str, type[Record]] = {r.TYPE: r for topic in TOPICS for r in topic.records}
 JSON_TYPE = "application/json"
 STRUCTURED_TYPE = "application/cloudevents+json"
-_NUL = b"\\u0000"  # The only way to write it in JSON.
+# The only way to write it in JSON. PostgreSQL keeps none.
+_NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 Headers = dict[str, str]
 
 
@@ -79,10 +81,8 @@ def read(
         return Unreadable(error=f"a header is not UTF-8: {error}")
     if value is None:
         return Unreadable(error="the record has no value")
-    if (
-        _NUL in value
-    ):  # In whatever field: PostgreSQL keeps none, and a record is not refused for it.
-        value = value.replace(_NUL, b"\\ufffd")
+    if b"\\u0000" in value:
+        value = _NUL.sub(rb"\1\\ufffd", value)  # In whatever field: a record is not refused for it.
     if found.get("content-type", "").startswith(STRUCTURED_TYPE):
         try:
             message = KafkaMessage(

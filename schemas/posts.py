@@ -31,6 +31,7 @@ Result = Literal[
 MediaType = Literal["image/jpeg", "image/png", "image/gif", "image/webp"]
 Link = Annotated[str, StringConstraints(max_length=2_000, pattern=r"^https?://[^\s\x00]+$")]
 MOST_MEDIA = 4
+MOST_PARTS = 20
 
 
 def is_address(link: str) -> bool:
@@ -41,9 +42,6 @@ def is_address(link: str) -> bool:
         return bool(host) and found.port != 0
     except ValueError:
         return False
-
-
-MOST_PARTS = 20
 
 
 class Media(Value):

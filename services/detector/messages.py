@@ -19,11 +19,12 @@ from babel.numbers import format_decimal
 from jinja2 import StrictUndefined, Template, UndefinedError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from schemas.disruptions import HORIZON_S
 from schemas.incidents import Incident, Variant
 from schemas.policies import MOMENTS, Moment, Policy, Sentences, Words, WordsFor
 
 TEXT_CHARS = 10_000
-FAR = timedelta(days=366)  # An end that is further away is a word for "not known".
+FAR = timedelta(seconds=HORIZON_S)  # An end that is further away is a word for "not known".
 VALUES = (
     "title", "detail", "severity", "labels", "number", "now", "next_update", "expected_end",
     "started", "link", "reports", "planned", "facts",

@@ -78,7 +78,7 @@ class Outbox:
         value = envelope.write_value(output)
         if len(value) > OUTPUT_BYTES:
             log.error("an output is cut: Kafka takes no more", id=event_id, bytes=len(value))
-            value = envelope.write_value(shortened(output))
+            value = envelope.write_value(_shortened(output))
         return await kafka.emit(
             self._broker, topic.name, value, headers=headers, key=key_of(output)
         )
@@ -124,7 +124,7 @@ class Outbox:
             self._crash("an echo could not be written", future.exception())
 
 
-def shortened(output: Record) -> Record:
+def _shortened(output: Record) -> Record:
     """Return an output whose texts are short enough for Kafka, and say so by three dots.
 
     What many languages and audiences are told may be more than it takes; a record that it never takes would end the

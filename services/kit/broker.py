@@ -43,7 +43,8 @@ FIRST_ANSWER_MS: Final = 10_000
 RETRY_MS: Final = 50
 LONGEST_HANDLING_MS: Final = 300_000
 FETCH_WAIT_MS: Final = 500  # Only how long an idle fetch may hang; data answers it at once.
-BUSY_WAIT_MS: Final = 25  # A fetch that waits for idle partitions keeps the busy ones waiting.
+BUSY_WAIT_MS: Final = 25  # aiokafka asks a broker for one thing at a time: while it waits for news
+# of idle partitions, a busy one that was just read empty waits too.
 PARTITION_BYTES: Final = 4 * 1_048_576  # A few thousand records: fewer such moments in a backlog.
 VIEW_WAIT_MS: Final = 100  # A view may be this late, and leaves the cores to who must be quick.
 VIEW_BYTES: Final = 1_048_576

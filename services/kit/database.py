@@ -79,7 +79,5 @@ def _upgrade(connection: Connection, schema: str, versions: Path) -> None:
         try:
             context.run_migrations()
         except CommandError as error:  # Its version is none of ours.
-            why = (
-                f"the database's schema {schema} is of a newer Interlock ({error}): start that one"
-            )
+            why = f"schema {schema} is of a newer Interlock ({error}): start that one"
             raise RuntimeError(why) from None

@@ -14,7 +14,9 @@ from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
 
 TRACE_PARTS = 4
 SELDOM_S = 10.0
-STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # On Linux the latter would stop.
+STEADY = getattr(
+    time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC
+)  # On Linux, the latter stops in sleep.
 CRASHED = 70  # EX_SOFTWARE: a supervisor starts us again, and the log replays.
 
 

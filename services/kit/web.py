@@ -276,9 +276,9 @@ class Edge:
         self.app, self.seconds = app, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or b"%00" in scope["raw_path"] + scope["query_string"]:
-            nul = problem_answer(400, "an address has no NUL (%00)")
-            return await (nul if scope["type"] == "http" else self.app)(scope, receive, send)
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        app = _NO_NUL if b"%00" in scope["raw_path"] + scope["query_string"] else self.app
         begun_s, status, taken, is_whole = time.monotonic(), 500, 0, False
 
         async def limited() -> Message:
@@ -305,7 +305,7 @@ class Edge:
             await send(message)
 
         try:
-            await self.app(scope, limited, noted)
+            await app(scope, limited, noted)
         finally:
             took_s = time.monotonic() - begun_s
             self.seconds.labels(scope["method"], str(status)).observe(took_s)
@@ -349,6 +349,9 @@ def problem_answer(
     if errors:
         body["errors"] = errors
     return JSONResponse(body, status, headers=headers, media_type=PROBLEM)
+
+
+_NO_NUL: Final = problem_answer(400, "an address has no NUL (%00)")
 
 
 async def _on_http_error(_: Request, error: Exception) -> Response:

@@ -95,12 +95,6 @@ class Delivery:
         while not job.dropped:
             try:
                 await self._to_outcome(job)
-            except DataError as error:  # Not the next time either, and others wait behind it.
-                result: Result = "uncertain" if job.recorded else "failed"
-                why = f"the ledger refuses it: {error.orig}"
-                log.error("not written", post=job.post.post_id, why=why)
-                await self.ends.say(job, result, reason=why[:DETAIL_CHARS])
-                break
             except (SQLAlchemyError, OSError) as error:
                 log.error("the ledger does not answer", post=job.post.post_id, error=str(error))
                 job.recorded = job.has_turn = False
@@ -113,8 +107,16 @@ class Delivery:
 
     async def _to_outcome(self, job: Job) -> None:
         never = self._refusal(job)
-        while not job.dropped and not await self._step(job, never):
-            pass
+        try:
+            while not job.dropped and not await self._step(job, never):
+                pass
+        except DataError as error:  # Not the next time either, and others wait behind it.
+            why = f"the ledger refuses it: {error.orig}"
+            if job.begun_at is not None:
+                await self.ends.end(job, "uncertain", why)
+                return
+            log.error("not written", post=job.post.post_id, why=why)
+            await self.ends.say(job, "failed", reason=why[:DETAIL_CHARS])
 
     async def _step(self, job: Job, never: str) -> bool:
         """Do what comes next; True at the end."""

@@ -38,9 +38,7 @@ FOLLOWS: dict[State, frozenset[State]] = {
     "retracted": frozenset(),
 }
 BEGINS: frozenset[State] = frozenset({"intent", "withdrawn", "failed"})
-UNSENT: frozenset[State] = frozenset(
-    {"withdrawn", "failed"}
-)  # A later attempt may begin behind these.
+UNSENT: frozenset[State] = frozenset({"withdrawn", "failed"})  # A later attempt may follow.
 ReadBack = Literal["exact", "search", "none"]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -99,27 +98,31 @@ WITH new AS (
 )
 SELECT post_id FROM ours UNION ALL SELECT post_id FROM others
 """
-SENTS = """
+# A try, as JSON.
+_TRY = """jsonb_strip_nulls(jsonb_build_object('at', new.at, 'publisher', new.publisher,
+        'answer', new.answer, 'fence', new.fence, 'fence_begun_at', new.fence_begun_at))"""
+SENTS = f"""
 UPDATE ledger
-SET state = 'sent', done_at = new.done_at, begun_at = new.begun_at, fence = new.fence,
+SET state = 'sent', done_at = new.done_at, begun_at = new.at, fence = new.fence,
     fence_begun_at = new.fence_begun_at, publication = new.publication, url = new.url,
-    attempts = ledger.attempts || jsonb_strip_nulls(jsonb_build_object(
-        'at', new.begun_at, 'publisher', new.publisher, 'answer', new.answer,
-        'fence', new.fence, 'fence_begun_at', new.fence_begun_at)),
+    attempts = ledger.attempts || {_TRY},
     detail = new.detail, changed_at = now()
 FROM unnest($1::text[], $2::timestamptz[], $3::timestamptz[], $4::bigint[], $5::timestamptz[],
             $6::text[], $7::text[], $8::text[], $9::text[], $10::text[])
-     AS new (post_id, done_at, begun_at, fence, fence_begun_at, publication, url, publisher, answer, detail)
+     AS new (post_id, done_at, at, fence, fence_begun_at, publication, url, publisher, answer, detail)
 WHERE ledger.post_id = new.post_id AND ledger.state = 'intent'
 RETURNING ledger.post_id
-"""
-ATTEMPT = """
+"""  # noqa: S608  # Constants.
+ATTEMPT = f"""
 UPDATE ledger
 SET attempts = CASE WHEN jsonb_array_length(attempts) >= 20 THEN attempts - 0
-                    ELSE attempts END || $2::jsonb,
-    publication = COALESCE($3, publication), url = COALESCE($4, url), changed_at = now()
-WHERE post_id = $1
-"""
+                    ELSE attempts END || {_TRY},
+    publication = COALESCE(new.publication, ledger.publication), url = COALESCE(new.url, ledger.url),
+    changed_at = now()
+FROM (VALUES ($1::text, $2::timestamptz, $3::text, $4::text, $5::bigint, $6::timestamptz, $7::text, $8::text))
+     AS new (post_id, at, publisher, answer, fence, fence_begun_at, publication, url)
+WHERE ledger.post_id = new.post_id
+"""  # noqa: S608  # Constants.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,8 +282,12 @@ class Store:
         """
         async with self.engine.begin() as connection:
             await connection.exec_driver_sql(
-                ATTEMPT, (post_id, _as_json(attempt), without_nul(publication), without_nul(url))
-            )
+                ATTEMPT,
+                (
+                    post_id, attempt.at, attempt.publisher, without_nul(attempt.answer), attempt.fence,
+                    attempt.fence_begun_at, without_nul(publication), without_nul(url),
+                ),
+            )  # fmt: skip
 
     async def record(self, post_id: str, state: State, **values: Any) -> bool:
         """Move a row to a state that may follow its own; False where it may not."""
@@ -343,19 +350,6 @@ def _firsts(given: Sequence[P]) -> dict[str, P]:
     """Return one of each post, sorted, so that two publishers do not wait for each other's rows."""
     firsts = {one.post.post_id: one for one in reversed(given)}
     return {post_id: firsts[post_id] for post_id in sorted(firsts)}
-
-
-def _as_json(attempt: Attempt) -> str:
-    known: dict[str, Any] = {
-        "at": attempt.at.isoformat(),
-        "publisher": attempt.publisher,
-        "answer": without_nul(attempt.answer),
-    }
-    if attempt.fence is not None:
-        known["fence"] = attempt.fence
-    if attempt.fence_begun_at is not None:
-        known["fence_begun_at"] = attempt.fence_begun_at.isoformat()
-    return json.dumps(known)
 
 
 def entry_of(row: Row[Any]) -> Entry:

@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import DataError
 
 from ops.embedded.system import System
 from schemas.holds import OpenHolds
@@ -138,6 +139,19 @@ async def test_a_post_that_the_ledger_refuses_ends_and_keeps_no_other_waiting(de
     assert await desk.send(new_post(), attempt=too_high) == "failed"
     assert "the ledger refuses it" in desk.said[-1].reason
     assert (desk.channel.tries, desk.settled) == (0, 1)
+
+
+@pytest.mark.timeout(20)
+async def test_a_send_that_the_ledger_refuses_is_uncertain_in_it_too(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(_: Any) -> bool:
+        raise DataError("UPDATE", None, ValueError("a value that nobody foresaw"))
+
+    monkeypatch.setattr(desk.store, "record_sent", refuse)
+    post = new_post()
+    assert await desk.send(post) == "uncertain"
+    assert (desk.channel.tries, desk.settled, await desk.state(post)) == (1, 1, "uncertain")
 
 
 @pytest.mark.timeout(20)

@@ -44,6 +44,13 @@ async def a_row(store: Store, state: State = "intent") -> Post:
     return post
 
 
+async def move(store: Store, post: Post, later: State, *, attempt: int = 1) -> None:
+    statement = text("UPDATE ledger SET state = :later, attempt = :attempt WHERE post_id = :id")
+    async with store.engine.begin() as connection:
+        values = {"later": later, "attempt": attempt, "id": post.post_id}
+        await connection.execute(statement, values)
+
+
 async def test_the_database_has_the_same_table_of_moves(store: Store) -> None:
     async with store.engine.connect() as connection:
         rows = await connection.execute(text("SELECT before, later FROM ledger_moves"))
@@ -75,15 +82,11 @@ async def test_the_database_refuses_every_other_move_whoever_asks(
     store: Store, state: State, later: State
 ) -> None:
     post = await a_row(store, state)
-    statement = text("UPDATE ledger SET state = :later WHERE post_id = :id")
-    values = {"later": later, "id": post.post_id}
     if later == state or later in FOLLOWS[state]:
-        async with store.engine.begin() as connection:
-            await connection.execute(statement, values)
+        await move(store, post, later)
         return
     with pytest.raises(DBAPIError, match="may not follow"):
-        async with store.engine.begin() as connection:
-            await connection.execute(statement, values)
+        await move(store, post, later)
     known = await store.find(post.post_id)
     assert known is not None
     assert known.state == state
@@ -95,15 +98,11 @@ async def test_a_later_attempt_begins_behind_what_was_not_sent(
     store: Store, state: State, later: State
 ) -> None:
     post = await a_row(store, state)
-    statement = text("UPDATE ledger SET state = :later, attempt = 2 WHERE post_id = :id")
-    values = {"later": later, "id": post.post_id}
     if later in (BEGINS if state in UNSENT else FOLLOWS[state] | {state}):
-        async with store.engine.begin() as connection:
-            await connection.execute(statement, values)
+        await move(store, post, later, attempt=2)
         return
     with pytest.raises(DBAPIError, match=r"may not follow|does not begin as"):
-        async with store.engine.begin() as connection:
-            await connection.execute(statement, values)
+        await move(store, post, later, attempt=2)
 
 
 @pytest.mark.parametrize("state", sorted(FOLLOWS.keys() - BEGINS))

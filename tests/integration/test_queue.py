@@ -261,7 +261,7 @@ def a_stream(queue: Queue) -> Stream:
 async def test_an_offer_that_kafka_refuses_for_its_size_fails_and_no_other_does(
     queue: Queue,
 ) -> None:
-    """The scheduler ended, claimed it again when it was started anew, and ended."""
+    """The scheduler would end, claim it again when it is started anew, and end."""
     ids = await queue.add(-1 * S, -1 * S)
     claimed = [(0.0, number, one) for number, one in enumerate(await queue.claim())]
     stream = a_stream(queue)

@@ -90,7 +90,7 @@ LONG = dict.fromkeys(LANGUAGES, "\x01" * 10000)
 async def test_an_output_that_kafka_would_not_take_is_cut_and_says_so(
     monkeypatch: pytest.MonkeyPatch, output: Record
 ) -> None:
-    """It ended the detector, and each one that began where it did."""
+    """It would end the detector, and each one that begins where it did."""
     outbox, brokers = an_outbox(monkeypatch)
     assert len(envelope.write_value(output)) > 1_048_576
     await outbox.emit(output, "0-1-0")

@@ -70,13 +70,13 @@ def test_what_cannot_be_read_is_a_value_that_says_why(
 
 def test_a_nul_in_any_field_is_read_as_what_postgresql_can_keep() -> None:
     """A network answered with one: the scheduler could not write that outcome, nor any behind it."""
-    outcome = an_outcome(result="failed", reason="HTTP 400: \x00\x01")
+    outcome = an_outcome(result="failed", reason="HTTP 400: \x00\x01 \\\x00 \\u0000")
     written = envelope.write_headers(outcome, event_id="o-1", source="/publisher")
     headers = [(name, text.encode()) for name, text in written.items()]
     found = envelope.read(headers, envelope.write_value(outcome), allowed=(Outcome,))
     assert isinstance(found, Envelope)
     assert isinstance(found.record, Outcome)
-    assert found.record.reason == "HTTP 400: \ufffd\x01"
+    assert found.record.reason == "HTTP 400: \ufffd\x01 \\\ufffd \\u0000", "the last is its name"
 
 
 @pytest.mark.parametrize("url", ["https://x.example/\x00", "https://x.example/a b"])

@@ -88,8 +88,6 @@ def test_what_was_said_in_another_language_is_better_than_nothing() -> None:
 
 
 def test_a_text_of_somebody_cannot_become_a_part_of_the_page() -> None:
-    import yaml
-
     words = yaml.safe_load(WORDS.read_text())
     evil = "<script>alert(1)</script>"
     post = Said(post_id=evil, language="en", text=evil, at=AT, incident_id="a")
@@ -152,8 +150,6 @@ async def test_a_format_that_cannot_be_made_keeps_no_other_back(
 
 
 def test_every_language_of_the_page_has_every_word() -> None:
-    import yaml
-
     words = yaml.safe_load(WORDS.read_text())
     assert all(set(known) == set(words["en"]) for known in words.values())
     assert words_of(words, "it") == words["en"]
