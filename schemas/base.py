@@ -42,7 +42,14 @@ def clamped(at: datetime) -> datetime:
     return at if at.year < LATEST.year else LATEST
 
 
+def _of_somebody(at: datetime) -> datetime:
+    if clamped(at) != at:
+        raise ValueError(f"a time between the years {EARLIEST.year} and {LATEST.year}")
+    return at
+
+
 Instant = Annotated[AwareDatetime, AfterValidator(clamped)]
+Chosen = Annotated[AwareDatetime, AfterValidator(_of_somebody)]  # A person's own, who can be asked.
 Severity = Literal["info", "minor", "major", "critical"]
 SEVERITIES: tuple[Severity, ...] = ("info", "minor", "major", "critical")
 

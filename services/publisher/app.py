@@ -171,7 +171,9 @@ def new_service(_: Settings) -> FastAPI:
         keys=web.Keys(settings.keys),
         registry=registry,
         readiness=lambda: _not_ready(stream, site),
-        remarks=lambda: paces.remarks() | stream.delivery.remarks() | _deserted(members),
+        remarks=lambda: (
+            paces.remarks() | stream.delivery.remarks() | site.remarks() | _deserted(members)
+        ),
         lifespan=lifespan,
         outages=database.OUTAGES,
         mistakes=database.MISTAKES,

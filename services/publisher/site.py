@@ -79,6 +79,7 @@ class Site:
         self._incidents, self._known, self._posts, self._ways = incidents, known, posts, ways
         self._changed = asyncio.Event()
         self.documents: dict[str, Rendered] = {}
+        self._wrong: dict[str, str] = {}  # What stays as it was, and why.
 
     def changed(self) -> None:
         """Say that something may look different now."""
@@ -87,6 +88,10 @@ class Site:
     def not_ready(self) -> dict[str, str]:
         """Say so while there is no page yet."""
         return {} if self.documents else {"page": "the public page is not rendered yet"}
+
+    def remarks(self) -> dict[str, str]:
+        """Say what of the page stays as it was, and why."""
+        return self._wrong
 
     async def keep_fresh(self) -> None:
         """Render what has changed, for ever; not before the incidents are known: all would seem well."""
@@ -99,6 +104,7 @@ class Site:
                 await self.render()
             except Exception as error:  # The database's: the page stays as it is.
                 log.error("page not rendered", error=str(error))
+                self._wrong = {"page": f"stays as it was: {type(error).__name__}: {error}"}
             took_s = self.clock.monotonic_s() - begun_s
             await asyncio.sleep(max(AT_MOST_EVERY_S, SHARE * took_s))
             try:
@@ -121,14 +127,16 @@ class Site:
         if self._ways.push_key:
             found["/sw.js"] = WORKER.read_bytes()
         kept: dict[str, Rendered] = {}
+        wrong: dict[str, str] = {}
         for form in (statuspage, gtfs_realtime, cap, feeds):
             try:
                 found |= form.documents(page)
             except Exception as error:  # What one cannot say keeps no other back: its own stay.
-                log.error(
-                    "not rendered", format=form.__name__, why=f"{type(error).__name__}: {error}"
-                )
+                name, why = form.__name__.rpartition(".")[2], f"{type(error).__name__}: {error}"
+                log.error("not rendered", format=name, why=why)
+                wrong[f"page as {name}"] = f"stays as it was: {why}"
                 kept = self.documents
+        self._wrong = wrong
         if self.folder is not None:
             self._write(self.folder, found)
         return kept | {path: self._as_answer(path, body) for path, body in found.items()}

@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from schemas.base import Id, Instant, Language, Text, Title, WithoutNul
+from schemas.base import Chosen, Id, Instant, Language, Text, Title, WithoutNul
 from schemas.labels import Labels, parse_matchers
 from schemas.policies import Zone
 from schemas.posts import MOST_MEDIA, MOST_PARTS, Account, Card, Media
@@ -73,8 +73,8 @@ class CampaignChange(_Body):
     labels: Labels = {}
     accounts: tuple[Account, ...] = Field(default=(), max_length=50)
     time_zone: Zone = "UTC"
-    begins_at: Instant | None = None
-    ends_at: Instant | None = None
+    begins_at: Chosen | None = None
+    ends_at: Chosen | None = None
     hours: DailyHours | None = None
     per_hour: float | None = Field(default=None, gt=0, le=3_600, description="of `slot: next`")
     priority: int = Field(default=0, ge=-10, le=10, description="what goes first where all are due")
@@ -98,8 +98,8 @@ class PostChange(_Body):
 
     text: Text = "offer"
     thread: Thread = ()
-    due_at: Instant | None = None
-    latest_at: Instant | None = None
+    due_at: Chosen | None = None
+    latest_at: Chosen | None = None
     language: Language | None = None
     labels: Labels = {}
     media: tuple[Media, ...] = Field(default=(), max_length=MOST_MEDIA)
@@ -120,13 +120,13 @@ class PostBody(_Body):
     thread: Thread = ()
     variants: dict[Account, Text] = {}
     threads: dict[Account, Thread] = {}
-    due_at: Instant | None = None
+    due_at: Chosen | None = None
     slot: Literal["next"] | None = None
     recurring: str | None = Field(
         default=None, max_length=500, examples=["FREQ=WEEKLY;BYDAY=MO,TH;COUNT=8"],
         description="RFC 5545 RRULE, from due_at on, in the campaign's zone",
     )  # fmt: skip
-    latest_at: Instant | None = None
+    latest_at: Chosen | None = None
     language: Language | None = None
     labels: Labels = {}
     media: tuple[Media, ...] = Field(default=(), max_length=MOST_MEDIA)

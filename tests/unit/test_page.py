@@ -147,6 +147,10 @@ async def test_a_format_that_cannot_be_made_keeps_no_other_back(
     assert b"Trains are standing" in site.documents["/"].plain
     assert b"Trains are standing" in site.documents["/api/v2/summary.json"].plain
     assert site.documents["/history.atom"].plain == before, "it stays as it was"
+    assert site.remarks() == {"page as feeds": "stays as it was: ValueError: what nobody foresaw"}
+    monkeypatch.undo()
+    await site.render()
+    assert not site.remarks()
 
 
 def test_every_language_of_the_page_has_every_word() -> None:

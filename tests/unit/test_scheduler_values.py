@@ -7,7 +7,10 @@ from typing import get_args
 
 import pytest
 
+from pydantic import ValidationError
+
 from schemas.posts import Result
+from services.scheduler.bodies import PostBody
 from services.scheduler.lanes import covered, held_by, lane_key
 from services.scheduler.life import State, after
 from services.scheduler.recovery import (
@@ -84,6 +87,14 @@ def test_a_lane_recovers_after_the_quiet_period() -> None:
 def test_an_offer_is_useful_for_a_while_unless_it_says_otherwise() -> None:
     assert latest_of(AT, None, useful_s=60) == AT + MINUTE
     assert latest_of(AT, AT + 2 * MINUTE, useful_s=60) == AT + 2 * MINUTE
+
+
+@pytest.mark.parametrize("name", ["due_at", "latest_at"])
+@pytest.mark.parametrize("at", ["9999-12-31T23:59:59Z", "0099-12-31T23:59:59Z"])
+def test_a_time_that_nobody_means_is_refused_by_name(name: str, at: str) -> None:
+    with pytest.raises(ValidationError, match="between the years 100 and 9000") as refused:
+        PostBody.model_validate({"account": "a", "text": "To the sea", name: at})
+    assert refused.value.errors()[0]["loc"] == (name,)
 
 
 def test_equal_labels_share_a_lane() -> None:
