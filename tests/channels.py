@@ -124,6 +124,7 @@ def of_statuspage(url: str) -> Channel:
 
 HTTP: dict[str, tuple[Callable[[Network], Any], Callable[[str], Channel]]] = {
     "mastodon": (networks.mastodon, of_mastodon),
+    "mastodon (GoToSocial)": (networks.gotosocial, of_mastodon),
     "bluesky": (networks.bluesky, of_bluesky),
     "discord (bot)": (chats.discord, of_discord),
     "discord (webhook)": (chats.discord, of_discord_webhook),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
@@ -40,8 +41,9 @@ def _add_bot(app: FastAPI, net: Network, channel: str) -> None:
         return {"id": "bot"}
 
     @app.get(channel)
-    async def messages(request: Request) -> Any:
+    async def messages(request: Request, response: Response) -> Any:
         net.must_know(request)
+        response.headers.update(net.headers("x-ratelimit"))
         return list(net.posts.values())[::-1][:100]
 
     @app.delete(channel + "/{message_id}", status_code=204)
@@ -84,7 +86,10 @@ def _message(net: Network, content: str) -> dict[str, Any]:
     if len(content) > 2_000:
         raise HTTPException(400, "Must be 2000 or fewer in length.")
     name = net.new_id()
-    made = {"id": name, "content": content, "text": content, "author": {"id": "bot"}}
+    made = {
+        "id": name, "content": content, "text": content, "author": {"id": "bot"},
+        "timestamp": net.now().isoformat(),
+    }  # fmt: skip
     net.posts[name] = made
     return made
 
@@ -112,7 +117,12 @@ def slack(net: Network) -> FastAPI:
 
     @app.post("/api/conversations.history")
     async def history(request: Request) -> Any:
-        newest = list(net.posts.values())[::-1][:100]
+        oldest = float((await request.json())["oldest"])
+        newest = [
+            post
+            for post in list(net.posts.values())[::-1]
+            if datetime.fromisoformat(post["timestamp"]).timestamp() > oldest
+        ][:100]
         shown = [post | {"text": LINK.sub(r"<\g<0>>", post["text"])} for post in newest]
         return {"ok": True, "messages": shown}
 
@@ -200,9 +210,9 @@ def statuspage(net: Network) -> FastAPI:
         return say(net.posts[name], given)
 
     def say(incident: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-        incident["incident_updates"].insert(
-            0, {"body": given["body"], "status": incident["status"]}
-        )
+        at = net.now().isoformat()
+        said = {"body": given["body"], "status": incident["status"], "created_at": at}
+        incident["incident_updates"].insert(0, said)
         incident["text"] += given["body"] + "\n"
         return incident
 

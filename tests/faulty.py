@@ -105,12 +105,19 @@ async def served(app: FastAPI) -> AsyncIterator[Faulty]:
     while not server.started:
         assert time.monotonic() - began_s < 10
         await asyncio.sleep(0.02)
-    faulty = Faulty(server.servers[0].sockets[0].getsockname()[1])
+    async with before(server.servers[0].sockets[0].getsockname()[1]) as faulty:
+        yield faulty
+    server.should_exit = True
+    await task
+
+
+@asynccontextmanager
+async def before(port: int) -> AsyncIterator[Faulty]:
+    """Stand before a server of this machine."""
+    faulty = Faulty(port)
     proxy = await asyncio.start_server(faulty.serve, "127.0.0.1", 0)
     faulty.address = f"http://127.0.0.1:{proxy.sockets[0].getsockname()[1]}"
     yield faulty
     for writer in faulty.lost:
         writer.close()
     proxy.close()
-    server.should_exit = True
-    await task

@@ -36,6 +36,13 @@ class Network:
     def now(self) -> datetime:
         return datetime.now(UTC) + self.skew
 
+    def grows_old(self, age: timedelta) -> None:
+        """Let what stands there be of an earlier time."""
+        for post in self.posts.values():
+            for dated in (post, *post.get("incident_updates", ())):
+                for name in {"created_at", "timestamp"} & dated.keys():
+                    dated[name] = (datetime.fromisoformat(dated[name]) - age).isoformat()
+
     def new_id(self) -> str:
         self.number += 1
         return str(self.number)
@@ -60,7 +67,7 @@ class Network:
             raise HTTPException(401, "The access token is invalid")
 
 
-def mastodon(net: Network) -> FastAPI:
+def mastodon(net: Network, software: str = "mastodon") -> FastAPI:
     """Return docs.joinmastodon.org's statuses API."""
     app = FastAPI()
 
@@ -70,13 +77,14 @@ def mastodon(net: Network) -> FastAPI:
         form: Any = await request.form()
         response.headers.update(net.headers("x-ratelimit", is_iso=True))
         key = request.headers.get("idempotency-key", "")
-        if key in net.keys and net.keys[key] in net.posts:
-            return net.posts[net.keys[key]]
+        if (known := net.posts.get(net.keys.get(key, ""))) and software == "mastodon":
+            return known
         if len(form["status"]) > 500 and "http" not in form["status"]:
             raise HTTPException(422, "Validation failed: Text character limit of 500 exceeded")
         made = {
             "id": net.new_id(), "content": f"<p>{form['status']}</p>", "text": form["status"],
             "in_reply_to_id": form.get("in_reply_to_id"), "replies_count": 2, "reblogs_count": 5,
+            "created_at": net.now().isoformat(),
         }  # fmt: skip
         made["url"] = f"https://social.example/@northlink/{made['id']}"
         made["media"] = [net.media[name] for name in form.getlist("media_ids[]")]
@@ -90,8 +98,9 @@ def mastodon(net: Network) -> FastAPI:
         return {"id": "7"}
 
     @app.get("/api/v1/accounts/7/statuses")
-    async def statuses(request: Request) -> Any:
+    async def statuses(request: Request, response: Response) -> Any:
         net.must_know(request)
+        response.headers.update(net.headers("x-ratelimit", is_iso=True))
         return list(net.posts.values())[::-1][:40]
 
     @app.delete("/api/v1/statuses/{status_id}")
@@ -102,8 +111,24 @@ def mastodon(net: Network) -> FastAPI:
             raise HTTPException(404, "Record not found")
         return net.posts.pop(status_id)
 
+    _add_node_info(app, software)
     _add_pictures(app, net)
     return app
+
+
+def gotosocial(net: Network) -> FastAPI:
+    """Return the same API of a server that keeps no keys."""
+    return mastodon(net, "gotosocial")
+
+
+def _add_node_info(app: FastAPI, software: str) -> None:
+    @app.get("/.well-known/nodeinfo")
+    async def nodeinfo() -> Any:
+        return {"links": [{"href": "https://social.example/nodeinfo/2.0"}]}
+
+    @app.get("/nodeinfo/2.0")
+    async def about() -> Any:
+        return {"software": {"name": software}}
 
 
 def _add_pictures(app: FastAPI, net: Network) -> None:

@@ -147,10 +147,6 @@ def new_app(record: Path | None = None) -> FastAPI:
     async def timeline() -> list[dict[str, Any]]:
         return list(reversed(sandbox.posts.values()))[:PAGE_POSTS]
 
-    @app.get("/api/v1/instance")
-    async def instance() -> dict[str, Any]:
-        return {"uri": "sandbox", "title": "Sandbox network", "version": "4.3.0", "urls": {}}
-
     @app.post("/hooks/{name}")
     async def hook(name: str, request: Request) -> dict[str, str]:
         await asyncio.sleep(sandbox.faults.slow_s)
@@ -159,8 +155,25 @@ def new_app(record: Path | None = None) -> FastAPI:
         sandbox.note("hook", account=name, post_id=message_id, key=message_id, text=text)
         return {"status": "ok"}
 
+    _add_descriptions(app)
     _add_controls(app, sandbox)
     return app
+
+
+def _add_descriptions(app: FastAPI) -> None:
+    """Say what it is, as Mastodon and NodeInfo have it: a client learns from there that keys are kept."""
+
+    @app.get("/api/v1/instance")
+    async def instance() -> dict[str, Any]:
+        return {"uri": "sandbox", "title": "Sandbox network", "version": "4.3.0", "urls": {}}
+
+    @app.get("/.well-known/nodeinfo")
+    async def nodeinfo() -> dict[str, Any]:
+        return {"links": [{"href": "/nodeinfo/2.0"}]}
+
+    @app.get("/nodeinfo/2.0")
+    async def about() -> dict[str, Any]:
+        return {"software": {"name": "mastodon", "version": "4.3.0"}}
 
 
 def _add_controls(app: FastAPI, sandbox: Sandbox) -> None:

@@ -317,10 +317,13 @@ class Delivery:
 
     async def _look_up(self, job: Job, channel: Channel, why: str) -> bool:
         assert isinstance(channel, ReadsBack), "its capabilities say that it reads back"
+        assert job.begun_at is not None
         while not job.dropped:
             try:
                 with as_documented():
-                    found = await channel.look_up(job.post, key=job.post.post_id)
+                    found = await channel.look_up(
+                        job.post, key=job.post.post_id, since=job.begun_at
+                    )
             except (NotSent, Unknown, Refused) as error:
                 if self.clock.now() >= job.post.latest_at:
                     await self.ends.end(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -31,11 +31,12 @@ from services.publisher.mail_store import MailStore
 from services.publisher.paces import Paces
 from services.publisher.store import SCHEMA, Store
 from services.publisher.takeback import TakeBack
+from tests import networks
 from tests.builders import AT, a_hold, a_post
-from tests.channels import CHANNELS, SECRET, a_case, an_account
-from tests.faulty import FAULTS, Fault
+from tests.channels import CHANNELS, SECRET, a_case, an_account, of_mastodon
+from tests.faulty import FAULTS, Fault, served
 from tests.mailbox import a_mailbox
-from tests.networks import TOKEN
+from tests.networks import TOKEN, Network
 
 DOCS = Path(__file__).parents[2] / "docs" / "channels.md"
 UNKNOWN: frozenset[Fault] = frozenset(
@@ -233,6 +234,61 @@ async def test_a_reserve_of_the_rate_is_kept_for_updates_by_every_publisher(
         assert (await other.send(offer)).result == "held", "it waited, until a hold came"
         assert case.standing(offer.text) == 0
         assert (await other.send(other.new_post("update"))).result == "published"
+
+
+@pytest.mark.parametrize("fault", ["reset before", "reset behind"])
+@pytest.mark.parametrize("name", ["mastodon (GoToSocial)", "discord (bot)", "slack", "statuspage"])
+async def test_words_that_stood_there_before_are_not_taken_for_ours(
+    name: str, fault: Fault, store: Store, system: System
+) -> None:
+    """An offer of every week has the same words, and so has an update that says that nothing is new."""
+    kind: Kind = "update" if name == "statuspage" else "offer"
+    async with a_case(name, system) as case:
+        case.channel.capabilities = replace(case.channel.capabilities, idempotent_s=0)
+        desk = Desk(store, f"a{uuid.uuid4().hex[:12]}", case.channel)
+        before = desk.new_post(kind, incident_id="an-incident")
+        first = await desk.send(before)
+        case.net.grows_old(timedelta(minutes=1))
+        assert case.faulty is not None
+        case.faulty.hits = b"PATCH" if name == "statuspage" else b"POST"
+        case.breaks(fault)
+        outcome = await desk.send(desk.new_post(kind, text=before.text, incident_id="an-incident"))
+        times = case.standing(before.text)
+    if fault == "reset before" and kind == "offer":
+        assert (outcome.result, times) == ("uncertain", 1), "only what stood before is there"
+    else:
+        assert (outcome.result, times) == ("published", 2)
+        assert name == "statuspage" or outcome.publication != first.publication
+
+
+@pytest.mark.parametrize("software", ["gotosocial", "pixelfed", "snac"])
+async def test_a_server_that_keeps_no_keys_is_sent_none(store: Store, software: str) -> None:
+    """Pixelfed refuses the second of them, whatever became of the first."""
+    net = Network()
+    async with served(networks.mastodon(net, software)) as faulty:
+        channel = of_mastodon(faulty.address)
+        desk = Desk(store, f"a{uuid.uuid4().hex[:12]}", channel)
+        faulty.fault = "429"
+        outcome = await desk.send(desk.new_post("offer"))
+        assert (outcome.result, set(net.keys)) == ("published", {""})
+        assert channel.capabilities.idempotent_s == 0
+        await channel.aclose()
+
+
+async def test_a_server_that_does_not_say_which_it_is_is_asked_again(store: Store) -> None:
+    """Until then a key is sent, and not relied on."""
+    net = Network()
+    async with served(networks.mastodon(net)) as faulty:
+        channel = of_mastodon(faulty.address)
+        desk = Desk(store, f"a{uuid.uuid4().hex[:12]}", channel)
+        faulty.fault, faulty.hits = "500 before", b"GET"
+        first = desk.new_post("offer")
+        assert (await desk.send(first)).result == "published"
+        assert set(net.keys) == {first.post_id}
+        assert channel.capabilities.idempotent_s == 0
+        assert (await desk.send(desk.new_post("offer"))).result == "published"
+        assert channel.capabilities.idempotent_s > 0
+        await channel.aclose()
 
 
 async def test_a_duplicate_that_is_refused_is_evidence_only_behind_a_try_of_ours(

@@ -6,7 +6,6 @@ from datetime import timedelta
 from typing import get_args
 
 import pytest
-
 from pydantic import ValidationError
 
 from schemas.posts import Result

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from traceback import extract_tb
 from typing import Protocol, runtime_checkable
 
@@ -116,6 +117,9 @@ class Channel(Protocol):
 
 @runtime_checkable
 class ReadsBack(Protocol):
-    """A channel on which a post can be looked up whose answer was lost, as `reads_back` says."""
+    """A channel on which a post can be looked up whose answer was lost, as `reads_back` says.
 
-    async def look_up(self, post: Post, *, key: str) -> Publication | None: ...
+    `since` is when its first try began, by our clock: what stood there before is another post, of the same words.
+    """
+
+    async def look_up(self, post: Post, *, key: str, since: datetime) -> Publication | None: ...

@@ -25,6 +25,7 @@ LATER: Final = TOO_MANY | {401, 408, 425}
 SERVER_ERRORS: Final = 500
 LONGEST_AFTER_S: Final = 3_600.0
 DEFAULT_AFTER_S: Final = 30.0
+SKEW: Final = timedelta(seconds=3)  # Two clocks may differ so; `Date` has whole seconds.
 SAID_CHARS: Final = 200
 Hear = Callable[[httpx.Response, datetime], Told | None]
 
@@ -122,6 +123,11 @@ def told_by(
     )
 
 
+def is_since(answer: httpx.Response, at: str, *, since: datetime, now: datetime) -> bool:
+    """Say whether what an answer dates so (ISO 8601) can have been made behind `since`, a time by our clock."""
+    return _by_our_clock(answer, datetime.fromisoformat(at), now) > since - SKEW
+
+
 def _by_our_clock(answer: httpx.Response, at: datetime, now: datetime) -> datetime:
     """Correct a time of the server's by the difference that its `Date` shows."""
     try:
@@ -129,4 +135,4 @@ def _by_our_clock(answer: httpx.Response, at: datetime, now: datetime) -> dateti
     except (KeyError, ValueError):
         return at
     skew = now - theirs if theirs.tzinfo else timedelta(0)
-    return at + skew if abs(skew) > timedelta(seconds=2) else at
+    return at + skew if abs(skew) > SKEW else at

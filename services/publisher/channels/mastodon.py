@@ -3,6 +3,9 @@
 - `POST /api/v1/statuses` (docs.joinmastodon.org/methods/statuses/#create): an `Idempotency-Key` is kept
   for an hour, and written behind the create: a crash of the server between the two makes a second one.
   Later the account's newest statuses are searched for the words.
+- Not all who speak the API keep keys: GoToSocial 0.20 passes them over; Pixelfed 0.11 refuses a second try, whatever
+  became of the first. Which server it is NodeInfo says (nodeinfo.diaspora.software/protocol); where it is none that
+  keeps them, none is sent, and the words are searched for at once.
 - `POST /api/v2/media` (methods/media/#v2): four pictures, 16 MB and 1,500 characters each to describe
   it; 202 says that it is still worked on, and `GET /api/v1/media/:id` answers 206 until it is done.
 - `DELETE /api/v1/statuses/:id` (#delete) answers with the status, and so with what it had: replies and
@@ -18,9 +21,11 @@ from __future__ import annotations
 import asyncio
 import html
 import re
+from dataclasses import replace
 from datetime import datetime
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -28,8 +33,15 @@ from schemas.channels import MediaLimit, TextLimit
 from schemas.posts import Post
 from services.kit.telemetry import Clock
 from services.publisher.accounts import MastodonAccount
-from services.publisher.channels import NotSent, Publication, Retracted
-from services.publisher.channels.http import ask, new_client, told_by
+from services.publisher.channels import (
+    NotSent,
+    Publication,
+    Refused,
+    Retracted,
+    Unknown,
+    as_documented,
+)
+from services.publisher.channels.http import ask, is_since, new_client, told_by
 from services.publisher.channels.pictures import Picture, Pictures
 from services.publisher.channels.threads import Part, Threads
 from services.publisher.gate import Cleared
@@ -40,6 +52,8 @@ IDEMPOTENT_S = 3_600 - 60  # By our clock and theirs.
 LINK_CHARS = 23
 CONNECTIONS = 4
 NEWEST = 40  # As many as one answer has.
+KEEPS_KEYS = frozenset({"mastodon", "pleroma", "akkoma", "hollo"})
+LEARN_S = 2.0
 LOOKS, LOOK_EVERY_S = 20, 0.5
 _MEDIA = MediaLimit(most=4, bytes=16_000_000, alt=1_500)
 _GONE = frozenset({404})
@@ -54,7 +68,7 @@ class Mastodon(Threads):
             most=account.characters, unit="graphemes", link=LINK_CHARS, short_mentions=True
         )
         self.capabilities = Capabilities(
-            idempotent_s=IDEMPOTENT_S,
+            idempotent_s=0,  # As long as it is not known which server this is.
             can_delete=True,
             reads_back="search",
             text=limit,
@@ -64,12 +78,14 @@ class Mastodon(Threads):
         )
         self.pictures = Pictures(_MEDIA, allowed=account.picture_hosts)
         self.client = new_client(base_url=account.url, connections=CONNECTIONS)
+        self.software: str | None = None  # None: it did not say yet.
 
     async def _send(self, cleared: Cleared, part: Part) -> Publication:
         post = cleared.post
         form: dict[str, Any] = {"status": part.text, "visibility": self.account.visibility}
         if part.number == 0 and (media := await self.pictures.of(post, self._upload)):
             form["media_ids[]"] = media
+        await self._learn()
         if post.language:
             form["language"] = post.language[:2]
         if part.above:
@@ -80,12 +96,17 @@ class Mastodon(Threads):
         made = answer.json()
         return Publication(str(made["id"]), made.get("url"), told)
 
-    async def look_up(self, post: Post, *, key: str) -> Publication | None:
-        texts = self.texts(post)
+    async def look_up(self, post: Post, *, key: str, since: datetime) -> Publication | None:
+        await self._learn()
+        texts, now = self.texts(post), self.clock.now()
         me, _ = await self._ask("GET", "/api/v1/accounts/verify_credentials")
         path = f"/api/v1/accounts/{me.json()['id']}/statuses"
         answer, told = await self._ask("GET", path, params={"limit": NEWEST})
-        known = {_plain(status["content"]): status for status in answer.json()}
+        known = {
+            _plain(status["content"]): status
+            for status in answer.json()
+            if is_since(answer, status["created_at"], since=since, now=now)
+        }
         found = [known[_words(text)] for text in texts if _words(text) in known]
         if len(found) < len(texts):
             return None
@@ -117,13 +138,35 @@ class Mastodon(Threads):
             answer, _ = await self._ask("GET", path)
         raise NotSent("the server is still at work on a picture")
 
+    async def _learn(self) -> None:
+        """Ask once which server this is: what becomes of a second try depends on it."""
+        if self.software is not None:
+            return
+        try:
+            async with asyncio.timeout(LEARN_S):
+                with as_documented():
+                    self.software = await self._software()
+        except Refused:
+            self.software = ""  # It keeps it to itself.
+        except (TimeoutError, NotSent, Unknown):
+            return  # The next post asks again.
+        if self.software in KEEPS_KEYS:
+            self.capabilities = replace(self.capabilities, idempotent_s=IDEMPOTENT_S)
+
+    async def _software(self) -> str:
+        links, _ = await self._ask("GET", "/.well-known/nodeinfo")
+        path = urlsplit(links.json()["links"][-1]["href"]).path
+        about, _ = await self._ask("GET", path)
+        return str(about.json()["software"]["name"])
+
     async def aclose(self) -> None:
         await self.client.aclose()
         await self.pictures.aclose()
 
     def _headers(self, key: str = "") -> dict[str, str]:
         headers = {"authorization": f"Bearer {self.account.token.get_secret_value()}"}
-        return headers | ({"idempotency-key": key} if key else {})
+        is_kept = self.software is None or self.software in KEEPS_KEYS
+        return headers | ({"idempotency-key": key} if key and is_kept else {})
 
     async def _ask(
         self, method: str, path: str, *, bucket: str = "create", **values: object

@@ -3,7 +3,7 @@
 - `chat.postMessage` (docs.slack.dev/reference/methods/chat.postMessage) answers 200 with `ok` and
   `error`; there is no key for a second try. `client_msg_id` is not honoured for bots.
 - `conversations.history` (…/conversations.history) finds the words of a lost answer among the newest
-  hundred; `chat.delete` takes a message of the bot back.
+  hundred behind `oldest`; `chat.delete` takes a message of the bot back.
 - Limits: HTTP 429 with `Retry-After`, about one message a second and channel (…/rate-limits). A
   message should have 4,000 characters; above 40,000 Slack cuts it.
 """
@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import Any, Final
 
 from schemas.channels import MediaLimit, TextLimit
@@ -24,7 +25,7 @@ from services.publisher.channels import (
     Retracted,
     Unknown,
 )
-from services.publisher.channels.http import ask, new_client
+from services.publisher.channels.http import SKEW, ask, new_client
 from services.publisher.channels.threads import Part, Threads
 from services.publisher.gate import Cleared
 from services.publisher.ledger import Capabilities
@@ -72,8 +73,9 @@ class Slack(Threads):
         cleared.check(self.clock.monotonic_s())
         return Publication(str((await self._call("chat.postMessage", body))["ts"]))
 
-    async def look_up(self, post: Post, *, key: str) -> Publication | None:
-        found = await self._call("conversations.history", {"limit": NEWEST})
+    async def look_up(self, post: Post, *, key: str, since: datetime) -> Publication | None:
+        behind = {"limit": NEWEST, "oldest": f"{(since - SKEW).timestamp():.6f}"}
+        found = await self._call("conversations.history", behind)
         mine = {
             _LINKED.sub(r"\1", m.get("text", "")): str(m["ts"])
             for m in found["messages"]

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, Final
 
 import httpx
@@ -20,7 +21,7 @@ from schemas.posts import Post
 from services.kit.telemetry import Clock
 from services.publisher.accounts import StatuspageAccount
 from services.publisher.channels import Publication, Refused, Retracted
-from services.publisher.channels.http import ask, new_client
+from services.publisher.channels.http import ask, is_since, new_client
 from services.publisher.gate import Cleared
 from services.publisher.ledger import Capabilities
 from services.publisher.page import COMPONENT_OF, IMPACT_OF
@@ -51,7 +52,7 @@ class Statuspage:
         post = cleared.post
         if post.kind == "offer":
             raise Refused("a status page carries no offers")
-        known = await self._ours(post)
+        known = _ours(await self._newest(), post)
         body = {"incident": self._incident(post, is_new=known is None)}
         cleared.check(self.clock.monotonic_s())
         if known is None:
@@ -60,11 +61,16 @@ class Statuspage:
             answer = await self._ask("PATCH", f"{self.path}/{known['id']}", json=body)
         return _publication(answer.json())
 
-    async def look_up(self, post: Post, *, key: str) -> Publication | None:
-        known = await self._ours(post)
+    async def look_up(self, post: Post, *, key: str, since: datetime) -> Publication | None:
+        answer = await self._newest()
+        known = _ours(answer, post)
         if known is None:
             return None
-        said = {update["body"] for update in known.get("incident_updates", ())}
+        said = {
+            update["body"]
+            for update in known.get("incident_updates", ())
+            if is_since(answer, update["created_at"], since=since, now=self.clock.now())
+        }
         return _publication(known) if post.text in said else None
 
     async def retract(self, publication: Publication) -> Retracted:
@@ -94,14 +100,8 @@ class Statuspage:
                 found |= {"component_ids": touched, "components": dict.fromkeys(touched, state)}
         return found
 
-    async def _ours(self, post: Post) -> dict[str, Any] | None:
-        wanted = post.incident_id or post.post_id
-        answer = await self._ask("GET", self.path, params={"limit": NEWEST})
-        for incident in answer.json():
-            ours = (incident.get("metadata") or {}).get("interlock") or {}
-            if ours.get("incident") == wanted:
-                return dict(incident)
-        return None
+    async def _newest(self) -> httpx.Response:
+        return await self._ask("GET", self.path, params={"limit": NEWEST})
 
     async def _ask(self, method: str, path: str, **values: Any) -> httpx.Response:
         headers = {"authorization": f"OAuth {self.account.key.get_secret_value()}"}
@@ -109,6 +109,15 @@ class Statuspage:
             self.client, method, path, now=self.clock.now(), headers=headers, **values
         )
         return answer
+
+
+def _ours(answer: httpx.Response, post: Post) -> dict[str, Any] | None:
+    wanted = post.incident_id or post.post_id
+    for incident in answer.json():
+        ours = (incident.get("metadata") or {}).get("interlock") or {}
+        if ours.get("incident") == wanted:
+            return dict(incident)
+    return None
 
 
 def _publication(incident: dict[str, Any]) -> Publication:
