@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +17,18 @@ import pytest
 from sqlalchemy import text
 
 from ops.embedded.system import System
-from schemas.holds import OpenHolds
-from schemas.posts import Kind, Outcome, Post
+from schemas.posts import Kind
 from services.kit import database
 from services.kit.telemetry import Clock
 from services.publisher import accounts, backoff
-from services.publisher.channels import Channel, email, http
+from services.publisher.channels import email, http
 from services.publisher.channels.email import Email
-from services.publisher.delivery import Delivery
-from services.publisher.gate import Passed, Verdict, judge
-from services.publisher.job import Job
 from services.publisher.mail_store import MailStore
-from services.publisher.paces import Paces
 from services.publisher.store import SCHEMA, Store
-from services.publisher.takeback import TakeBack
 from tests import networks
-from tests.builders import AT, a_hold, a_post
+from tests.builders import a_hold
 from tests.channels import CHANNELS, SECRET, a_case, an_account, of_mastodon
+from tests.desk import Desk
 from tests.faulty import FAULTS, Fault, served
 from tests.mailbox import a_mailbox
 from tests.networks import TOKEN, Network
@@ -45,67 +40,9 @@ UNKNOWN: frozenset[Fault] = frozenset(
 BEHIND: frozenset[Fault] = frozenset({"500 behind", "reset behind", "answer lost", "nonsense"})
 
 
-@dataclass
-class Open:
-    """A gate whose fence has just passed."""
-
-    holds: OpenHolds = field(default_factory=OpenHolds)
-    patience: int = 1_000_000
-    now: datetime = AT
-
-    def judge(self, post: Post) -> Verdict:
-        now_s = Clock().monotonic_s()
-        self.patience -= 1
-        if self.patience == 0:
-            self.holds.apply(a_hold("{}"))
-        passed = Passed(number=1, begun_s=now_s, begun_at=Clock().now())
-        return judge(
-            post, open_holds=self.holds, passed=passed, now_s=now_s, now=self.now, lease_s=5
-        )
-
-    async def changed(self) -> None:
-        raise AssertionError("nothing here waits")
-
-
 CANNOT_DELETE = ("email", "teams", "apprise", "statuspage")
 READS_NO_ANSWER = ("webhook", "teams", "apprise")  # But whether it is one of success.
 NO_TOKEN = ("discord (webhook)", "webhook", "email", "teams", "apprise")
-
-
-@dataclass
-class Desk:
-    """A delivery with one account, of a name of its own, and what it said."""
-
-    store: Store
-    account: str
-    channel: Channel
-    gate: Open = field(default_factory=Open)
-    said: list[Outcome] = field(default_factory=list)
-
-    async def emit(self, outcome: Outcome, _: str) -> None:
-        self.said.append(outcome)
-
-    def delivery(self) -> Delivery:
-        channels = {self.account: self.channel}
-        shared: dict[str, Any] = {"clock": Clock(), "emit": self.emit}
-        paces = Paces(self.store.engine, clock=Clock())
-        take_back = TakeBack(self.store, channels, {}, paces, **shared)
-        return Delivery(self.store, channels, self.gate, paces, take_back, **shared)
-
-    def new_post(self, kind: Kind, **values: Any) -> Post:
-        name = uuid.uuid4().hex
-        known: dict[str, Any] = {
-            "post_id": name,
-            "text": f"A post of the tests, {name}: https://northlink.example/{name} has more.",
-            "account": self.account,
-            "due_at": Clock().now(),
-            "latest_at": Clock().now() + timedelta(hours=1),
-        }
-        return a_post(kind=kind, **(known | values))
-
-    async def send(self, post: Post) -> Outcome:
-        await self.delivery().settle(Job(post, 1, lambda: None))
-        return self.said[-1]
 
 
 @pytest.fixture(autouse=True)

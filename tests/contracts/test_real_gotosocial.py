@@ -32,7 +32,7 @@ from services.publisher.channels.mastodon import Mastodon
 from services.publisher.gate import Cleared
 from services.publisher.store import SCHEMA, Store
 from tests.builders import a_post
-from tests.contracts.test_faults import Desk
+from tests.desk import Desk
 from tests.faulty import Fault, before, served
 from tests.journey import wait_for
 

@@ -18,7 +18,8 @@ from services.publisher.proof import PART
 from services.publisher.store import Store
 from tests.builders import a_hold
 from tests.channels import Case, a_case
-from tests.contracts.test_faults import CANNOT_DELETE, Desk, Open, quick, store
+from tests.contracts.test_faults import CANNOT_DELETE, quick, store
+from tests.desk import Desk, Open
 from tests.faulty import Fault
 
 __all__ = ["quick", "store"]  # Fixtures.
