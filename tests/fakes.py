@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from datetime import datetime
 
 from schemas.posts import Post
 from services.kit.telemetry import Clock
@@ -47,7 +46,7 @@ class FakeChannel:
             raise self.lost_answers.pop(0)
         return Publication(name)
 
-    async def look_up(self, post: Post, *, key: str, since: datetime) -> Publication | None:
+    async def look_up(self, post: Post, *, key: str, age_s: float) -> Publication | None:
         self.looks += 1
         if self.failures:
             raise self.failures.pop(0)

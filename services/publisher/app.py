@@ -157,7 +157,7 @@ def new_service(_: Settings) -> FastAPI:
                     stream.keep_retractions(),
                     archive.keep_moving(),
                     Audit(
-                        engine, clock=clock, lease_s=settings.lease_s, registry=registry
+                        engine, clock=stream.clock, lease_s=settings.lease_s, registry=registry
                     ).keep_checking(),
                     site.keep_fresh(),
                     *(queues.keep_commits() for queues in stream.carried),

@@ -207,7 +207,7 @@ class Delivery:
     async def _publish(self, job: Job, cleared: Cleared) -> bool:
         """Try once; say whether that was the end."""
         account = job.post.account
-        job.tried_at = self.clock.now()
+        job.tried_at = cleared.at(self.clock.monotonic_s()) or self.clock.now()
         try:
             made = await self._send(job, cleared)
         except TooLate:
@@ -290,16 +290,19 @@ class Delivery:
             await self.ends.note(job, cleared, f"refused: {error}")
             await self.ends.end(job, "failed", str(error))
 
+    def _age_s(self, job: Job) -> float:
+        """Return for how long the post may have been there: since its first try began."""
+        assert job.begun_at is not None
+        return (self.clock.now() - job.begun_at).total_seconds()
+
     async def _decide(self, job: Job, why: str, *, looked: bool = False) -> bool:
         """Decide behind an unknown outcome; True at the end, False to send again."""
-        assert job.begun_at is not None
         if never := self._refusal(job):
             await self.ends.end(job, "uncertain", f"{why}, and now {never}")
             return True
-        age_s = (self.clock.now() - job.begun_at).total_seconds()
         channel = self.channels[job.post.account]
         can = channel.capabilities
-        decision = after_unknown(job.post.kind, can, age_s=age_s, looked=looked)
+        decision = after_unknown(job.post.kind, can, age_s=self._age_s(job), looked=looked)
         match decision:
             case SendAgain():
                 is_blind = can.idempotent_s == 0 and not can.refuses_duplicates
@@ -317,12 +320,11 @@ class Delivery:
 
     async def _look_up(self, job: Job, channel: Channel, why: str) -> bool:
         assert isinstance(channel, ReadsBack), "its capabilities say that it reads back"
-        assert job.begun_at is not None
         while not job.dropped:
             try:
                 with as_documented():
                     found = await channel.look_up(
-                        job.post, key=job.post.post_id, since=job.begun_at
+                        job.post, key=job.post.post_id, age_s=self._age_s(job)
                     )
             except (NotSent, Unknown, Refused) as error:
                 if self.clock.now() >= job.post.latest_at:

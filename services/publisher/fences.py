@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import structlog
@@ -14,7 +14,7 @@ from schemas.disruptions import Fence as FenceRecord
 from schemas.holds import FencePassed
 from schemas.topics import DISRUPTIONS, FENCE_KEY
 from services.kit import broker as kafka
-from services.kit.telemetry import Clock
+from services.publisher.brokers_clock import BrokersClock
 from services.publisher.fence import VOID_AFTER_S, Fence, begin
 from services.publisher.gate import Passed
 from services.publisher.outbox import Outbox
@@ -38,7 +38,7 @@ class Fences:
         *,
         publisher: str,
         ring: Callable[[], None],
-        clock: Clock,
+        clock: BrokersClock,
         registry: CollectorRegistry,
         crash: kafka.Crash,
     ) -> None:
@@ -87,9 +87,9 @@ class Fences:
             except TimeoutError:
                 pass
             self._wanted.clear()
-            begun_s, begun_at = self.clock.monotonic_s(), self.clock.now()
+            begun_s, wall_at = self.clock.monotonic_s(), self.clock.host.now()
             try:
-                await self._one(begun_s, begun_at)
+                await self._one(begun_s, wall_at)
             except Exception as error:  # Any of aiokafka's: without a fence offers wait.
                 self.ends.labels("failed").inc()
                 log.error("no fence", why=str(error) or type(error).__name__)
@@ -98,7 +98,7 @@ class Fences:
                 await asyncio.sleep(FENCE_RETRY_S)
             await asyncio.sleep(max(0.0, begun_s + FENCE_GAP_S - self.clock.monotonic_s()))
 
-    async def _one(self, begun_s: float, begun_at: datetime) -> None:
+    async def _one(self, begun_s: float, wall_at: datetime) -> None:
         self._number += 1
         self._all_read.clear()
         self._flying = begin(self._number, now_s=begun_s, partitions=DISRUPTIONS.partitions)
@@ -106,7 +106,7 @@ class Fences:
         counted = asyncio.create_task(self.counted.must_be_as_declared())
         try:
             async with asyncio.timeout(VOID_AFTER_S):
-                await self._write()
+                logged = await self._write()
                 await counted
                 await self._all_read.wait()
         finally:
@@ -116,17 +116,22 @@ class Fences:
         assert fence is not None, "nobody else takes it away"
         if fence.void(now_s):
             raise TimeoutError(f"fence {fence.number} took {now_s - begun_s:.1f} s and is void")
-        self.passed = Passed(number=fence.number, begun_s=fence.begun_s, begun_at=begun_at)
+        # A disruption of the same millisecond may stand behind it.
+        begun_at = logged[0] - timedelta(milliseconds=1)
+        self.clock.hear(logged[len(logged) // 2], at_s=begun_s)  # One broker may be wrong.
+        self.passed = Passed(number=fence.number, begun_s=fence.begun_s, begun_at=begun_at, wall_at=wall_at)  # fmt: skip
         self.seconds.observe(now_s - fence.begun_s)
         self.ends.labels("passed").inc()
         self._ring()
 
-    async def _write(self) -> None:
+    async def _write(self) -> list[datetime]:
+        """Write a fence to every partition; return the brokers' times of it, the earliest first."""
         record = FenceRecord(publisher=self.publisher, number=self._number)
         event_id = f"{self.publisher}-{self._number}"
         acks = [
             await self.outbox.emit(DISRUPTIONS, record, event_id, partition=partition)
             for partition in range(DISRUPTIONS.partitions)
         ]
-        await asyncio.gather(*acks)
+        done = await asyncio.gather(*acks)
         self._written_s = self.clock.monotonic_s()
+        return sorted(datetime.fromtimestamp(one.timestamp / 1000, UTC) for one in done)

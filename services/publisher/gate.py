@@ -26,7 +26,14 @@ class Cleared:
     post: Post
     until_s: float
     fence: int | None
-    fence_begun_at: datetime | None = None  # For the ledger: what the send relied on.
+    fence_begun_at: datetime | None = None  # For the ledger: what the send relied on,
+    fence_begun_s: float = 0.0  # and the same by the steady clock.
+
+    def at(self, now_s: float) -> datetime | None:
+        """Return the brokers' time of a moment, told by the age of the fence; None: it relies on none."""
+        if self.fence_begun_at is None:
+            return None
+        return self.fence_begun_at + timedelta(seconds=now_s - self.fence_begun_s)
 
     def check(self, now_s: float) -> None:
         """Raise TooLate when the clearance has run out. Call it last before the I/O."""
@@ -63,11 +70,12 @@ Verdict = Cleared | Held | Waiting | Stale
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Passed:
-    """The newest fence that has passed."""
+    """The newest fence that has passed: when it was begun by the steady clock, the brokers' and the host's."""
 
     number: int
     begun_s: float
     begun_at: datetime | None = None
+    wall_at: datetime | None = None
 
 
 def judge(
@@ -78,8 +86,9 @@ def judge(
     now_s: float,
     now: datetime,
     lease_s: float,
+    wall: datetime | None = None,
 ) -> Verdict:
-    """Judge one post. `now_s` is monotonic, `now` the wall clock. When in doubt it waits."""
+    """Judge one post. `now_s` is monotonic, `now` the brokers' time, `wall` the host's. When in doubt it waits."""
     if post.kind == "update":
         return Cleared(post, until_s=math.inf, fence=None)  # Voice: updates never wait.
     hold = open_holds.covering(post.labels)
@@ -90,12 +99,12 @@ def judge(
     if passed is None:
         return Waiting(post, "no fence has passed")
     age_s = now_s - passed.begun_s
-    if not 0 <= age_s < lease_s or _age_by_wall_s(passed, now) >= lease_s:
+    if not 0 <= age_s < lease_s or _age_by_wall_s(passed, wall) >= lease_s:
         return Waiting(post, "the fence is too old")
-    begun_at = now - timedelta(seconds=age_s)  # A wall clock that was set since proves nothing.
-    return Cleared(post, passed.begun_s + lease_s, passed.number, begun_at)
+    until_s = passed.begun_s + lease_s
+    return Cleared(post, until_s, passed.number, passed.begun_at, passed.begun_s)
 
 
-def _age_by_wall_s(passed: Passed, now: datetime) -> float:
-    """Return a fence's age by the wall clock: where the machine stood still, only that one may know."""
-    return (now - passed.begun_at).total_seconds() if passed.begun_at else 0.0
+def _age_by_wall_s(passed: Passed, wall: datetime | None) -> float:
+    """Return a fence's age by the host's wall clock: where the machine stood still, only that one may know."""
+    return (wall - passed.wall_at).total_seconds() if passed.wall_at and wall else 0.0

@@ -14,7 +14,8 @@ from schemas.holds import FencePassed, HoldOpened, HoldReleased, OpenHolds
 from schemas.posts import Post
 from schemas.topics import FENCE_KEY, HOLDS
 from services.kit import broker as kafka
-from services.kit.telemetry import Clock, trace_id
+from services.kit.telemetry import trace_id
+from services.publisher.brokers_clock import BrokersClock
 from services.publisher.fences import BUCKETS, PROBE_S, Fences
 from services.publisher.gate import Cleared, Passed, Verdict, Waiting, judge
 from services.publisher.history import History
@@ -35,7 +36,7 @@ class Gatekeeper:
         publisher: str,
         lease_s: float,
         on_opened: Callable[[HoldOpened], None],
-        clock: Clock,
+        clock: BrokersClock,
         registry: CollectorRegistry,
         crash: kafka.Crash,
     ) -> None:
@@ -76,6 +77,7 @@ class Gatekeeper:
             now_s=self.clock.monotonic_s(),
             now=self.clock.now(),
             lease_s=self.lease_s,
+            wall=self.clock.host.now(),
         )
         if isinstance(verdict, Waiting) or self._is_half_spent(verdict):
             self.fences.want()

@@ -1,8 +1,8 @@
 """What the ledger proves of the promise: each send of an offer against its fence and the holds. Pure.
 
 A send is proven when it began less than the lease behind the begin of its fence, and no hold that covers
-the offer was opened before that begin and still open at the send. Fence and send are of one process's
-clock; holds have the brokers' time: what lies within `skew` of each other is said to be unknown.
+the offer was opened before that begin and still open at the send. All of it is the brokers' time: a publisher
+takes it from its fences. What lies within `skew` of each other is said to be unknown: brokers' clocks differ.
 """
 
 from __future__ import annotations

@@ -145,8 +145,7 @@ class Acts:
         return f"disk full, of {'PostgreSQL' if name == 'postgres' else 'a broker'}"
 
     def _jump(self) -> str:
-        """Not a publisher's: the ledger's times are its own, and are asked about what arrived late."""
-        name, ahead_s = self.luck.choice(self._named("detector", "scheduler")), self.luck.choice(JUMPS_S)  # fmt: skip
+        name, ahead_s = self._service(), self.luck.choice(JUMPS_S)
         self.host.set_clock(name, ahead_s)
         time.sleep(JUMPED_S)
         self.host.set_clock(name, 0)

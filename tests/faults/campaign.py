@@ -147,7 +147,7 @@ class Campaign:
 
     def _command(self, name: str) -> list[str]:
         kind = name.partition("-")[0]
-        clock = [] if kind == "publisher" else self.host.clock_of(name)
+        clock = self.host.clock_of(name)
         run = ["services.cli", "serve", kind]
         if self.mutant and kind == MUTATED.get(self.mutant, "publisher"):
             run = ["tests.mutant", self.mutant, kind]

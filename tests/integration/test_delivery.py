@@ -7,7 +7,7 @@ import math
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ from schemas.posts import Kind, Outcome, Post
 from services.kit import database
 from services.kit.telemetry import Clock
 from services.publisher import backoff
+from services.publisher.brokers_clock import BrokersClock
 from services.publisher.channels import Channel, NotSent, Refused, Unknown
 from services.publisher.delivery import Delivery
 from services.publisher.gate import Passed, Verdict, judge
@@ -58,7 +59,7 @@ class Desk:
 
     def __init__(self, store: Store) -> None:
         self.store, self.gate, self.said = store, Open(), list[Outcome]()
-        self.channel = FakeChannel(Clock())
+        self.channel, self.clock = FakeChannel(Clock()), Clock()
         self.accounts = {"social-en"}
         self.settled = 0
 
@@ -70,7 +71,7 @@ class Desk:
 
     def delivery(self) -> Delivery:
         channels: dict[str, Channel] = dict.fromkeys(self.accounts, self.channel)
-        shared: dict[str, Any] = {"clock": Clock(), "emit": self._emit}
+        shared: dict[str, Any] = {"clock": self.clock, "emit": self._emit}
         paces = Paces(self.store.engine, clock=Clock())
         take_back = TakeBack(self.store, channels, {}, paces, **shared)
         return Delivery(self.store, channels, self.gate, paces, take_back, **shared)
@@ -282,6 +283,26 @@ async def test_an_offer_that_went_out_as_the_hold_opened_is_taken_back(
     await desk.send(post)
     assert [said.result for said in desk.said] == ["published", "retracted"]
     assert desk.channel.standing == {}
+
+
+class Behind(Clock):
+    """A host whose wall clock is an hour behind."""
+
+    def now(self) -> datetime:
+        return super().now() - timedelta(hours=1)
+
+
+async def test_what_a_publisher_with_a_wrong_clock_sent_is_taken_back_all_the_same(
+    desk: Desk,
+) -> None:
+    """A hold's window is the brokers' time: by the host's, it had gone out an hour before."""
+    desk.clock = clock = BrokersClock(Behind())
+    clock.hear(Clock().now(), at_s=clock.monotonic_s())
+    post = new_post()
+    assert await desk.send(post) == "published"
+    hold = a_hold(opened_at=Clock().now(), take_back_s=600)
+    await desk.delivery().take_back.take_back(hold)
+    assert await desk.state(post) == "retracted"
 
 
 async def test_a_retraction_that_was_not_heard_is_asked_for_again(desk: Desk) -> None:

@@ -142,7 +142,7 @@ class Plant:
         }
         paces = Paces(store.engine, clock=clock)
         shared: Any = {
-            "clock": clock,
+            "clock": stream.clock,
             "emit": stream.outbox.emit_outcome,
             "chance": self.chance.random,
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -27,6 +27,7 @@ def verdict(
     passed: Passed | None = FRESH,
     now_s: float = NOW_S,
     late_s: float = 0,
+    wall: datetime | None = None,
 ) -> Verdict:
     holds = OpenHolds()
     for text in matchers:
@@ -38,6 +39,7 @@ def verdict(
         now_s=now_s,
         now=AT + timedelta(seconds=late_s),
         lease_s=LEASE_S,
+        wall=wall,
     )
 
 
@@ -69,17 +71,23 @@ def test_an_old_fence_and_one_from_the_future_are_not_relied_on(age_s: float) ->
 @pytest.mark.parametrize(("wall_s", "kind"), [(0.2, Cleared), (LEASE_S, Waiting), (3600, Waiting)])
 def test_a_fence_that_is_old_by_the_wall_clock_is_not_relied_on(wall_s: float, kind: type) -> None:
     """A machine that its host stopped and let go on: its steady clock may have stood still."""
-    begun_at = AT - timedelta(seconds=wall_s)
-    passed = Passed(number=7, begun_s=NOW_S - 0.1, begun_at=begun_at)
-    assert isinstance(verdict(a_post(), passed=passed), kind)
+    wall_at = AT - timedelta(seconds=wall_s)
+    passed = Passed(number=7, begun_s=NOW_S - 0.1, wall_at=wall_at)
+    assert isinstance(verdict(a_post(), passed=passed, wall=AT), kind)
 
 
-@pytest.mark.parametrize("set_by_s", [0.0, -3600.0])
-def test_the_ledger_is_told_the_age_of_a_fence_and_not_how_a_clock_was_set(set_by_s: float) -> None:
-    begun_at = AT - timedelta(seconds=0.1 + set_by_s)
-    found = verdict(a_post(), passed=Passed(number=7, begun_s=NOW_S - 0.1, begun_at=begun_at))
+def test_the_ledger_is_told_a_send_by_the_age_of_its_fence_and_not_as_a_clock_was_set() -> None:
+    fence_at = AT - timedelta(hours=1)
+    found = verdict(a_post(), passed=Passed(number=7, begun_s=NOW_S - 0.1, begun_at=fence_at))
     assert isinstance(found, Cleared)
-    assert found.fence_begun_at == AT - timedelta(seconds=0.1)
+    assert found.fence_begun_at == fence_at
+    assert found.at(NOW_S + 0.1) == fence_at + timedelta(seconds=0.2)
+
+
+def test_an_update_relies_on_no_fence() -> None:
+    found = verdict(a_post(kind="update"))
+    assert isinstance(found, Cleared)
+    assert found.at(NOW_S) is None
 
 
 SLEPT_S = 1_000

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from traceback import extract_tb
 from typing import Protocol, runtime_checkable
 
@@ -119,7 +118,7 @@ class Channel(Protocol):
 class ReadsBack(Protocol):
     """A channel on which a post can be looked up whose answer was lost, as `reads_back` says.
 
-    `since` is when its first try began, by our clock: what stood there before is another post, of the same words.
+    `age_s` is for how long it may be there, since its first try began: what is older is another post, of the same words.
     """
 
-    async def look_up(self, post: Post, *, key: str, since: datetime) -> Publication | None: ...
+    async def look_up(self, post: Post, *, key: str, age_s: float) -> Publication | None: ...

@@ -104,7 +104,7 @@ class Bluesky(Threads):
         while len(self.cids) > KEPT:
             del self.cids[next(iter(self.cids))]
 
-    async def look_up(self, post: Post, *, key: str, since: datetime) -> Publication | None:
+    async def look_up(self, post: Post, *, key: str, age_s: float) -> Publication | None:
         found = []
         for number, text in enumerate(self.texts(post)):
             ref = await self._get(record_key(post, key, number), text)

@@ -26,7 +26,7 @@ from schemas.posts import Post
 from services.kit.telemetry import Clock
 from services.publisher.accounts import DiscordAccount
 from services.publisher.channels import Publication, Retracted
-from services.publisher.channels.http import ask, is_since, new_client, told_by
+from services.publisher.channels.http import ask, is_within, new_client, told_by
 from services.publisher.channels.pictures import Picture, Pictures, as_it_is
 from services.publisher.channels.threads import Part, Threads
 from services.publisher.gate import Cleared
@@ -79,14 +79,14 @@ class Discord(Threads):
         answer, told = await self._ask("POST", where, **values)
         return Publication(str(answer.json()["id"]), None, told)
 
-    async def look_up(self, post: Post, *, key: str, since: datetime) -> Publication | None:
+    async def look_up(self, post: Post, *, key: str, age_s: float) -> Publication | None:
         me, _ = await self._ask("GET", f"{self.account.url}/api/v10/users/@me")
         answer, told = await self._ask("GET", f"{self.path}/messages", params={"limit": NEWEST})
         mine = {
             message["content"]: str(message["id"])
             for message in answer.json()
             if message["author"]["id"] == me.json()["id"]
-            and is_since(answer, message["timestamp"], since=since, now=self.clock.now())
+            and is_within(answer, message["timestamp"], age_s=age_s, now=self.clock.now())
         }
         texts = self.texts(post)
         if not all(text in mine for text in texts):

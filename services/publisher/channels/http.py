@@ -123,9 +123,10 @@ def told_by(
     )
 
 
-def is_since(answer: httpx.Response, at: str, *, since: datetime, now: datetime) -> bool:
-    """Say whether what an answer dates so (ISO 8601) can have been made behind `since`, a time by our clock."""
-    return _by_our_clock(answer, datetime.fromisoformat(at), now) > since - SKEW
+def is_within(answer: httpx.Response, at: str, *, age_s: float, now: datetime) -> bool:
+    """Say whether what an answer dates so (ISO 8601) can have been made within so many seconds."""
+    age = now - _by_our_clock(answer, datetime.fromisoformat(at), now)
+    return age < timedelta(seconds=age_s) + SKEW
 
 
 def _by_our_clock(answer: httpx.Response, at: datetime, now: datetime) -> datetime:

@@ -41,7 +41,7 @@ from services.publisher.channels import (
     Unknown,
     as_documented,
 )
-from services.publisher.channels.http import ask, is_since, new_client, told_by
+from services.publisher.channels.http import ask, is_within, new_client, told_by
 from services.publisher.channels.pictures import Picture, Pictures
 from services.publisher.channels.threads import Part, Threads
 from services.publisher.gate import Cleared
@@ -96,7 +96,7 @@ class Mastodon(Threads):
         made = answer.json()
         return Publication(str(made["id"]), made.get("url"), told)
 
-    async def look_up(self, post: Post, *, key: str, since: datetime) -> Publication | None:
+    async def look_up(self, post: Post, *, key: str, age_s: float) -> Publication | None:
         await self._learn()
         texts, now = self.texts(post), self.clock.now()
         me, _ = await self._ask("GET", "/api/v1/accounts/verify_credentials")
@@ -105,7 +105,7 @@ class Mastodon(Threads):
         known = {
             _plain(status["content"]): status
             for status in answer.json()
-            if is_since(answer, status["created_at"], since=since, now=now)
+            if is_within(answer, status["created_at"], age_s=age_s, now=now)
         }
         found = [known[_words(text)] for text in texts if _words(text) in known]
         if len(found) < len(texts):

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import timedelta
 from typing import Any, Final
 
 from schemas.channels import MediaLimit, TextLimit
@@ -73,8 +73,9 @@ class Slack(Threads):
         cleared.check(self.clock.monotonic_s())
         return Publication(str((await self._call("chat.postMessage", body))["ts"]))
 
-    async def look_up(self, post: Post, *, key: str, since: datetime) -> Publication | None:
-        behind = {"limit": NEWEST, "oldest": f"{(since - SKEW).timestamp():.6f}"}
+    async def look_up(self, post: Post, *, key: str, age_s: float) -> Publication | None:
+        oldest = self.clock.now() - timedelta(seconds=age_s) - SKEW
+        behind = {"limit": NEWEST, "oldest": f"{oldest.timestamp():.6f}"}
         found = await self._call("conversations.history", behind)
         mine = {
             _LINKED.sub(r"\1", m.get("text", "")): str(m["ts"])

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any, Final
 
 import httpx
@@ -21,7 +20,7 @@ from schemas.posts import Post
 from services.kit.telemetry import Clock
 from services.publisher.accounts import StatuspageAccount
 from services.publisher.channels import Publication, Refused, Retracted
-from services.publisher.channels.http import ask, is_since, new_client
+from services.publisher.channels.http import ask, is_within, new_client
 from services.publisher.gate import Cleared
 from services.publisher.ledger import Capabilities
 from services.publisher.page import COMPONENT_OF, IMPACT_OF
@@ -61,7 +60,7 @@ class Statuspage:
             answer = await self._ask("PATCH", f"{self.path}/{known['id']}", json=body)
         return _publication(answer.json())
 
-    async def look_up(self, post: Post, *, key: str, since: datetime) -> Publication | None:
+    async def look_up(self, post: Post, *, key: str, age_s: float) -> Publication | None:
         answer = await self._newest()
         known = _ours(answer, post)
         if known is None:
@@ -69,7 +68,7 @@ class Statuspage:
         said = {
             update["body"]
             for update in known.get("incident_updates", ())
-            if is_since(answer, update["created_at"], since=since, now=self.clock.now())
+            if is_within(answer, update["created_at"], age_s=age_s, now=self.clock.now())
         }
         return _publication(known) if post.text in said else None
 
