@@ -32,9 +32,7 @@ def verify(
         str, typer.Option("--database", envvar="INTERLOCK_DATABASE", help="the publisher's")
     ] = "",
     lease_ms: Annotated[int, typer.Option(help="how long a fence was relied on")] = 250,
-    skew_ms: Annotated[
-        int, typer.Option(help="how far brokers' and publishers' clocks differ")
-    ] = 0,
+    skew_ms: Annotated[int, typer.Option(help="how far the brokers' clocks differ")] = 0,
 ) -> None:
     """Check each offer that went out against its fence and against every hold there ever was.
 
