@@ -288,8 +288,8 @@ def entry_id(kind: str, *, partition: int, offset: int, at: datetime, number: in
     return f"{kind}-{partition}-{offset}-{round(at.timestamp() * 1000):x}{tail}"
 
 
-def partition_of(derived_id: str) -> int | None:
-    """Return the partition that an id was derived in, or None where it is not one of ours."""
+def place_of(derived_id: str) -> tuple[int, int] | None:
+    """Return the partition and the offset that an id was derived from, or None where it is not one of ours."""
     parts = derived_id.split("-")
     if (
         len(parts) in (4, 5)
@@ -297,5 +297,11 @@ def partition_of(derived_id: str) -> int | None:
         and parts[1].isdigit()
         and parts[2].isdigit()
     ):
-        return int(parts[1])
+        return int(parts[1]), int(parts[2])
     return None
+
+
+def partition_of(derived_id: str) -> int | None:
+    """Return the partition that an id was derived in, or None where it is not one of ours."""
+    place = place_of(derived_id)
+    return place[0] if place else None

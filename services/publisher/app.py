@@ -39,6 +39,7 @@ from services.publisher.accounts import (
 from services.publisher.api import new_router
 from services.publisher.archive import Archive
 from services.publisher.audit import Audit
+from services.publisher.brokers_clock import BrokersClock
 from services.publisher.channels import Channel
 from services.publisher.channels.apprise import Apprise
 from services.publisher.channels.bluesky import Bluesky
@@ -112,7 +113,7 @@ def new_service(_: Settings) -> FastAPI:
     """Return the publisher as an application; everything starts and stops with it."""
     settings = PublisherSettings()
     accounts = read_file(settings.accounts, Accounts).accounts
-    clock, registry = telemetry.Clock(), telemetry.new_registry(version=VERSION)
+    clock, registry = BrokersClock(telemetry.Clock()), telemetry.new_registry(version=VERSION)
     engine = database.new_engine(settings.database, schema=SCHEMA)
     # Fresh at each start: echoes of an earlier life say nothing.
     store = Store(engine, publisher=str(uuid.uuid4()))
@@ -157,7 +158,7 @@ def new_service(_: Settings) -> FastAPI:
                     stream.keep_retractions(),
                     archive.keep_moving(),
                     Audit(
-                        engine, clock=stream.clock, lease_s=settings.lease_s, registry=registry
+                        engine, clock=clock, lease_s=settings.lease_s, registry=registry
                     ).keep_checking(),
                     site.keep_fresh(),
                     *(queues.keep_commits() for queues in stream.carried),

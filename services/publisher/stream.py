@@ -37,7 +37,6 @@ from schemas.topics import (
 )
 from services.kit import broker as kafka
 from services.kit.cluster import Cluster
-from services.kit.telemetry import Clock
 from services.publisher.accounts import AnyAccount, known_as, posts_of
 from services.publisher.brokers_clock import BrokersClock
 from services.publisher.delivery import Delivery
@@ -71,12 +70,12 @@ class Stream:
         instance: str,
         accounts: Mapping[str, AnyAccount],
         lease_s: float,
-        clock: Clock,
+        clock: BrokersClock,
         registry: CollectorRegistry,
         crash: kafka.Crash,
         carries: Carries = "all",
     ) -> None:
-        self.broker, self.publisher, self.clock = broker, publisher, BrokersClock(clock)
+        self.broker, self.publisher, self.clock = broker, publisher, clock
         self.accounts, self.counted = dict(accounts), Partitions(cluster, DISRUPTIONS)
         self.delivery: Delivery
         self.incidents = Incidents()
@@ -87,7 +86,7 @@ class Stream:
         self.gate = Gatekeeper(
             self.outbox, self.counted, publisher=publisher, lease_s=lease_s,
             on_opened=self._on_opened,
-            clock=self.clock, registry=registry, crash=crash,
+            clock=clock, registry=registry, crash=crash,
         )  # fmt: skip
         on_holds = self.gate.on_holds
         kafka.subscribe(broker, HOLDS.name, on_holds, crash=crash, batch_records=HOLD_RECORDS)

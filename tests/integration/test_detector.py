@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from schemas.disruptions import Disruption
 from schemas.topics import DISRUPTIONS, HOLDS, SNAPSHOTS
+from services.detector.fold import LOST
 from tests.builders import a_disruption, at_once
 from tests.journey import Journey, wait_for
 
@@ -114,6 +115,39 @@ def test_records_that_are_gone_unread_hold_everything(loses: Journey) -> None:
     assert hold["matchers"] == "{}"
     assert "lost" in hold["reason"]
     assert abs(datetime.fromisoformat(hold["opened_at"]) - datetime.now(UTC)) < NEARLY
+
+
+def test_a_hold_whose_beginning_is_lost_ends_by_itself(loses: Journey) -> None:
+    """Found by the campaign: what is said behind the last snapshot, and its records deleted, was nobody's to end."""
+    hold_id = said_and_forgotten(loses)
+    delete_what_is_there(loses)
+    loses.system.replace("detector")
+
+    def reasons() -> dict[str, str]:
+        return {hold["hold_id"]: hold["reason"] for hold in loses.holds()}
+
+    wait_for("the precautionary hold", lambda: LOST in reasons().values())
+    wait_for("the end of the other", lambda: hold_id not in reasons())
+    assert LOST in reasons().values(), "nobody has looked yet"
+
+
+def said_and_forgotten(journey: Journey) -> str:
+    """End the detector between a hold and the snapshot that knows of it; return the hold's id."""
+    for number in range(5):  # A snapshot may have come between.
+        known = {hold["hold_id"] for hold in journey.holds()}
+        event = a_disruption(network=journey.network, disruption_id=f"forgotten-{number}")
+        journey.produce(DISRUPTIONS.name, event)
+
+        def new(before: set[str] = known) -> set[str]:
+            return {hold["hold_id"] for hold in journey.holds()} - before
+
+        (hold_id,) = wait_for("the hold", new)
+        journey.system.children["detector"].stop(signal.SIGKILL)
+        if not any(hold_id.encode() in r.value for r in journey.read_all(SNAPSHOTS.name)):
+            journey._broken.add("detector")
+            return str(hold_id)
+        journey.system.replace("detector")
+    raise AssertionError("each time a snapshot knew of it")
 
 
 def delete_what_is_there(journey: Journey) -> None:

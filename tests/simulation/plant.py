@@ -20,6 +20,7 @@ from services.kit import broker as kafka
 from services.kit.cluster import Cluster
 from services.publisher import partitions as publisher_partitions
 from services.publisher.accounts import WebhookAccount
+from services.publisher.brokers_clock import BrokersClock
 from services.publisher.delivery import Delivery
 from services.publisher.paces import Paces
 from services.publisher.stream import Carries
@@ -129,7 +130,7 @@ class Plant:
 
     async def _publisher(self, process: Process) -> None:
         broker: Any = Broker(self.log, process)
-        crash, clock = self._crash_of(process), SimClock(self.loop, process)
+        crash, clock = self._crash_of(process), BrokersClock(SimClock(self.loop, process))
         publisher = f"{process.name}-{self.lives}"
         stream = PublisherStream(
             broker, cluster=Cluster(""), publisher=publisher, instance=process.name, accounts=self.accounts,
@@ -142,7 +143,7 @@ class Plant:
         }
         paces = Paces(store.engine, clock=clock)
         shared: Any = {
-            "clock": stream.clock,
+            "clock": clock,
             "emit": stream.outbox.emit_outcome,
             "chance": self.chance.random,
         }
