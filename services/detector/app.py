@@ -13,7 +13,7 @@ from schemas.signing import SigningKeys
 from schemas.topics import TOPICS
 from schemas.vocabulary import Vocabulary
 from services.detector import api, doors
-from services.detector.orphans import keep_releasing
+from services.detector.orphans import keep_ending
 from services.detector.pollers import Pollers
 from services.detector.sources import Sources
 from services.detector.stream import Stream
@@ -74,7 +74,7 @@ def new_service(_: Settings) -> FastAPI:
                 stream.keep_snapshots(),
                 stream.keep_time(),
                 views.read(),
-                keep_releasing(stream, views),
+                keep_ending(stream, views),
                 *pollers.loops(),
             ):
                 yield

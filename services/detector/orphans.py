@@ -1,26 +1,31 @@
-"""Holds that nobody ends: what opened them is lost, and the state goes back to before that.
+"""Holds and incidents that nobody ends: what opened them is lost, and the state goes back to before that.
 
 A detector that ended had said more than its last snapshot knows. Whoever takes its partition over folds those records
-again, to the same holds; unless Kafka has deleted them meanwhile. Then everything is held until a person has looked,
-and that hold stands in for those whose beginning is gone: nobody else would know of their end.
+again, to the same words; unless Kafka has deleted them meanwhile. Then everything is held until a person has looked.
+That hold stands in for those whose beginning is gone, and behind the look their incidents are closed: what stands was
+said again, as other incidents, and nobody else would know of the end of these.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from typing import Final, Protocol
 
 import structlog
 
 from schemas.disruptions import ReleaseHold
 from schemas.holds import HoldOpened
+from schemas.incidents import Incident
+from services.detector.fold import LOST
 from services.detector.state import State, partition_of, place_of
 from services.detector.store import SOURCE
 from services.detector.stream import Stream
 from services.detector.views import Views
 
 LOOK_EVERY_S: Final = 5.0
+OURSELVES: Final = "detector"  # The author of a hold that no person asked for.
 WHY: Final = "the records that opened it are lost: the hold on everything stood in for it"
 log = structlog.get_logger()
 
@@ -32,32 +37,66 @@ class Folded(Protocol):
     offset: int
 
 
-def orphans(holds: Iterable[HoldOpened], folded: Mapping[int, Folded]) -> list[HoldOpened]:
-    """Return the open holds of our partitions that were opened by what we are behind, and that our state does not know.
+def orphans(
+    holds: Iterable[HoldOpened], incidents: Iterable[Incident], folded: Mapping[int, Folded]
+) -> tuple[list[HoldOpened], list[Incident]]:
+    """Return what our partitions opened by records that we are behind, that stands, and that our state does not know.
 
-    A fold says the same of the same records, and forgets no hold that it has not released.
+    A fold says the same of the same records, and forgets nothing that it has not ended. What a person holds is theirs
+    to end: no source says it again.
     """
-    known = {hold_id for ours in folded.values() for hold_id in _known(ours.state)}
-    return [hold for hold in holds if hold.hold_id not in known and _is_behind(hold, folded)]
+    known = {name for ours in folded.values() for name in _known(ours.state)}
+    return (
+        [
+            hold
+            for hold in holds
+            if hold.author == OURSELVES and _is_orphan(hold.hold_id, known, folded)
+        ],
+        [
+            incident
+            for incident in incidents
+            if incident.status != "closed" and _is_orphan(incident.incident_id, known, folded)
+        ],
+    )
 
 
 def _known(state: State) -> Iterator[str]:
     yield from state.other_holds
-    for story in state.stories.values():
+    for name, story in state.stories.items():
+        yield name
         yield from story.incident.hold_ids
 
 
-def _is_behind(hold: HoldOpened, folded: Mapping[int, Folded]) -> bool:
-    partition, offset = place_of(hold.hold_id) or (-1, 0)
-    return partition in folded and offset < folded[partition].offset
+def _is_orphan(name: str, known: set[str], folded: Mapping[int, Folded]) -> bool:
+    partition, offset = place_of(name) or (-1, 0)
+    return name not in known and partition in folded and offset < folded[partition].offset
 
 
-async def keep_releasing(stream: Stream, views: Views) -> None:
-    """Release them, for ever; by the log, as a person would."""
+def closed(incident: Incident, *, at: datetime) -> Incident:
+    """Return an incident of which nobody knows more as one that is over."""
+    ended = {"status": "closed", "changed_at": at, "resolved_at": incident.resolved_at or at}
+    nothing = {"next_update_at": None, "release_at": None, "draft": None, "hold_ids": ()}
+    return incident.model_copy(update=ended | nothing)
+
+
+async def keep_ending(stream: Stream, views: Views) -> None:
+    """End them, for ever: a hold by the log, as a person would."""
+    before: set[str] = set()
     while True:
         await asyncio.sleep(LOOK_EVERY_S)
-        for hold in orphans(views.holds, stream.partitions) if views.are_read else ():
+        if not views.are_read:
+            continue
+        holds, incidents = orphans(views.holds, views.incidents.values(), stream.partitions)
+        for hold in holds:
             log.warning("a hold whose beginning is lost", hold=hold.hold_id, reason=hold.reason)
-            over = ReleaseHold(hold_id=hold.hold_id, reason=WHY, author="detector")
+            over = ReleaseHold(hold_id=hold.hold_id, reason=WHY, author=OURSELVES)
             event_id, partition = f"orphan-{hold.hold_id}", partition_of(hold.hold_id)
             await stream.write(over, event_id=event_id, source=SOURCE, partition=partition)
+        has_looked = not any(hold.reason == LOST for hold in views.holds)
+        for incident in incidents:
+            # The views are a moment behind: of what was just closed they tell the next time.
+            if has_looked and incident.incident_id in before:
+                log.warning("an incident whose beginning is lost", incident=incident.incident_id)
+                over_at = closed(incident, at=stream.clock.now())
+                await stream.outbox.emit(over_at, f"orphan-{incident.incident_id}")
+        before = {incident.incident_id for incident in incidents}

@@ -25,6 +25,7 @@ from schemas.disruptions import (
     SplitIncident,
 )
 from schemas.holds import HoldOpened, HoldReleased
+from schemas.incidents import Incident
 from schemas.labels import covers, parse_matchers
 from services.detector import stories
 from services.detector.holding import HOLDS
@@ -92,6 +93,7 @@ class Evening:
         self.log = Log(a_policy(*found), at=AT)
         self.reported: dict[tuple[str, str], Disruption] = {}
         self.opened: set[str] = set()
+        self.standing: set[str] = set()
         self.released: set[str] = set()
         self.closed_ids: set[str] = set()
 
@@ -152,6 +154,10 @@ class Evening:
 
     def note(self, said: list[Any]) -> None:
         for record in said:
+            if isinstance(record, Incident):
+                (self.standing.discard if record.status == "closed" else self.standing.add)(
+                    record.incident_id
+                )
             if isinstance(record, HoldOpened):
                 assert record.hold_id not in self.opened, "a hold id was used again"
                 self.opened.add(record.hold_id)
@@ -164,6 +170,7 @@ class Evening:
         state = self.log.state
         of_stories = [h for s in state.stories.values() for h in s.holds if h.is_open]
         assert {h.hold_id for h in of_stories} == self.opened - self.released
+        assert set(state.stories) == self.standing
         for story in state.stories.values():
             check_story(story, state)
         assert all(i in state.stories for i in state.story_of.values())
