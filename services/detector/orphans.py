@@ -80,23 +80,31 @@ def closed(incident: Incident, *, at: datetime) -> Incident:
 
 
 async def keep_ending(stream: Stream, views: Views) -> None:
-    """End them, for ever: a hold by the log, as a person would."""
+    """End them, for ever."""
     before: set[str] = set()
     while True:
         await asyncio.sleep(LOOK_EVERY_S)
         if not views.are_read:
             continue
         holds, incidents = orphans(views.holds, views.incidents.values(), stream.partitions)
-        for hold in holds:
-            log.warning("a hold whose beginning is lost", hold=hold.hold_id, reason=hold.reason)
-            over = ReleaseHold(hold_id=hold.hold_id, reason=WHY, author=OURSELVES)
-            event_id, partition = f"orphan-{hold.hold_id}", partition_of(hold.hold_id)
-            await stream.write(over, event_id=event_id, source=SOURCE, partition=partition)
         has_looked = not any(hold.reason == LOST for hold in views.holds)
-        for incident in incidents:
-            # The views are a moment behind: of what was just closed they tell the next time.
-            if has_looked and incident.incident_id in before:
-                log.warning("an incident whose beginning is lost", incident=incident.incident_id)
-                over_at = closed(incident, at=stream.clock.now())
-                await stream.outbox.emit(over_at, f"orphan-{incident.incident_id}")
-        before = {incident.incident_id for incident in incidents}
+        # The views are a moment behind: of what was just closed they tell the next time.
+        over = [one for one in incidents if has_looked and one.incident_id in before]
+        before = {one.incident_id for one in incidents}
+        try:
+            await _end(stream, holds, over)
+        except Exception as error:  # Any of aiokafka's: they are ended at another look.
+            log.warning("what nobody ends was not ended", why=str(error) or type(error).__name__)
+
+
+async def _end(stream: Stream, holds: list[HoldOpened], incidents: list[Incident]) -> None:
+    """End holds by the log, as a person would; and incidents as the fold says what became of one."""
+    for hold in holds:
+        log.warning("a hold whose beginning is lost", hold=hold.hold_id, reason=hold.reason)
+        over = ReleaseHold(hold_id=hold.hold_id, reason=WHY, author=OURSELVES)
+        event_id, partition = f"orphan-{hold.hold_id}", partition_of(hold.hold_id)
+        await stream.write(over, event_id=event_id, source=SOURCE, partition=partition)
+    for incident in incidents:
+        log.warning("an incident whose beginning is lost", incident=incident.incident_id)
+        ended = closed(incident, at=stream.clock.now())
+        await stream.outbox.emit(ended, f"orphan-{incident.incident_id}")
