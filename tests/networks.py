@@ -27,6 +27,7 @@ class Network:
     keys: dict[str, str] = field(default_factory=dict)
     media: dict[str, dict[str, Any]] = field(default_factory=dict)
     looks: int = 0  # How often a picture is not ready yet.
+    may_read: bool = True  # Whether the token's scopes allow it.
     left: int = 100
     skew: timedelta = timedelta(0)
     expired: set[str] = field(default_factory=set)
@@ -66,6 +67,11 @@ class Network:
         if given != token or given in self.expired:
             raise HTTPException(401, "The access token is invalid")
 
+    def must_read(self, request: Request) -> None:
+        self.must_know(request)
+        if not self.may_read:
+            raise HTTPException(403, "This action is outside the authorized scopes")
+
 
 def mastodon(net: Network, software: str = "mastodon") -> FastAPI:
     """Return docs.joinmastodon.org's statuses API."""
@@ -94,7 +100,7 @@ def mastodon(net: Network, software: str = "mastodon") -> FastAPI:
 
     @app.get("/api/v1/accounts/verify_credentials")
     async def who(request: Request) -> Any:
-        net.must_know(request)
+        net.must_read(request)
         return {"id": "7"}
 
     @app.get("/api/v1/accounts/7/statuses")

@@ -54,7 +54,9 @@ class WebhookAccount(AccountBase):
 class MastodonAccount(AccountBase):
     channel: Literal["mastodon"]
     url: str = Field(pattern=r"^https?://")
-    token: SecretStr
+    token: SecretStr = Field(
+        description="with write:statuses and write:media; where a server keeps no keys, read:accounts and read:statuses"
+    )
     family: Family = "short"
     visibility: Literal["public", "unlisted"] = "public"
     characters: int = Field(default=500, ge=100, description="as the server says: /api/v2/instance")

@@ -24,6 +24,7 @@ from services.publisher.backoff import backoff_s
 from services.publisher.channels import (
     Channel,
     Duplicate,
+    Learns,
     NotSent,
     Partly,
     Publication,
@@ -301,6 +302,8 @@ class Delivery:
             await self.ends.end(job, "uncertain", f"{why}, and now {never}")
             return True
         channel = self.channels[job.post.account]
+        if isinstance(channel, Learns):
+            await channel.learn()
         can = channel.capabilities
         decision = after_unknown(job.post.kind, can, age_s=self._age_s(job), looked=looked)
         match decision:
@@ -320,6 +323,7 @@ class Delivery:
 
     async def _look_up(self, job: Job, channel: Channel, why: str) -> bool:
         assert isinstance(channel, ReadsBack), "its capabilities say that it reads back"
+        can = channel.capabilities
         while not job.dropped:
             try:
                 with as_documented():
@@ -334,6 +338,8 @@ class Delivery:
                     return True
                 job.last_failure = str(error)[:DETAIL_CHARS]
                 await self._wait(job)
+                if channel.capabilities != can:  # It has learned that there is another way.
+                    return await self._decide(job, why)
                 continue
             if found is None:
                 return await self._decide(job, why, looked=True)

@@ -228,6 +228,22 @@ async def test_a_server_that_does_not_say_which_it_is_is_asked_again(store: Stor
         await channel.aclose()
 
 
+async def test_a_send_that_another_left_is_not_searched_for_where_keys_are_kept(
+    store: Store,
+) -> None:
+    """Whoever takes it over has not asked the server yet which it is; and its token may only write."""
+    net = Network(may_read=False)
+    async with served(networks.mastodon(net)) as faulty:
+        channel = of_mastodon(faulty.address)
+        desk = Desk(store, f"a{uuid.uuid4().hex[:12]}", channel)
+        post = desk.new_post("offer")
+        other = Store(store.engine, publisher="another")
+        assert await other.record_intent(post, attempt=1, fence=None, at=Clock().now())
+        assert (await desk.send(post)).result == "published"
+        assert set(net.keys) == {post.post_id}
+        await channel.aclose()
+
+
 async def test_a_duplicate_that_is_refused_is_evidence_only_behind_a_try_of_ours(
     store: Store, system: System
 ) -> None:

@@ -115,6 +115,13 @@ class Channel(Protocol):
 
 
 @runtime_checkable
+class Learns(Protocol):
+    """A channel whose capabilities are those of the server behind it, which is asked which one it is."""
+
+    async def learn(self) -> None: ...
+
+
+@runtime_checkable
 class ReadsBack(Protocol):
     """A channel on which a post can be looked up whose answer was lost, as `reads_back` says.
 

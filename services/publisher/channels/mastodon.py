@@ -85,7 +85,7 @@ class Mastodon(Threads):
         form: dict[str, Any] = {"status": part.text, "visibility": self.account.visibility}
         if part.number == 0 and (media := await self.pictures.of(post, self._upload)):
             form["media_ids[]"] = media
-        await self._learn()
+        await self.learn()
         if post.language:
             form["language"] = post.language[:2]
         if part.above:
@@ -97,7 +97,7 @@ class Mastodon(Threads):
         return Publication(str(made["id"]), made.get("url"), told)
 
     async def look_up(self, post: Post, *, key: str, age_s: float) -> Publication | None:
-        await self._learn()
+        await self.learn()
         texts, now = self.texts(post), self.clock.now()
         me, _ = await self._ask("GET", "/api/v1/accounts/verify_credentials")
         path = f"/api/v1/accounts/{me.json()['id']}/statuses"
@@ -138,7 +138,7 @@ class Mastodon(Threads):
             answer, _ = await self._ask("GET", path)
         raise NotSent("the server is still at work on a picture")
 
-    async def _learn(self) -> None:
+    async def learn(self) -> None:
         """Ask once which server this is: what becomes of a second try depends on it."""
         if self.software is not None:
             return
