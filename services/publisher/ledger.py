@@ -49,7 +49,7 @@ def before(state: State) -> list[State]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One try of a post, and the fence it relied on; times are the publisher's wall clock."""
+    """One try of a post, and the fence it relied on; times are the brokers', as fences tell them."""
 
     at: datetime
     publisher: str

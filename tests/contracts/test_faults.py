@@ -228,10 +228,11 @@ async def test_a_server_that_does_not_say_which_it_is_is_asked_again(store: Stor
         await channel.aclose()
 
 
+@pytest.mark.parametrize("first", ["none", "500 before"])
 async def test_a_send_that_another_left_is_not_searched_for_where_keys_are_kept(
-    store: Store,
+    store: Store, first: Fault
 ) -> None:
-    """Whoever takes it over has not asked the server yet which it is; and its token may only write."""
+    """Whoever takes it over asks the server which it is, again if it did not say; the token may only write."""
     net = Network(may_read=False)
     async with served(networks.mastodon(net)) as faulty:
         channel = of_mastodon(faulty.address)
@@ -239,6 +240,7 @@ async def test_a_send_that_another_left_is_not_searched_for_where_keys_are_kept(
         post = desk.new_post("offer")
         other = Store(store.engine, publisher="another")
         assert await other.record_intent(post, attempt=1, fence=None, at=Clock().now())
+        faulty.fault, faulty.hits = first, b"GET"
         assert (await desk.send(post)).result == "published"
         assert set(net.keys) == {post.post_id}
         await channel.aclose()

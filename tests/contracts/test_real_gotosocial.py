@@ -21,20 +21,20 @@ import pytest
 from fastapi import FastAPI, Response
 
 from ops.embedded.process import free_port
-from ops.embedded.system import System
 from schemas.posts import Kind, Media
-from services.kit import database
 from services.kit.telemetry import Clock
 from services.publisher.accounts import MastodonAccount
 from services.publisher.channels import NotSent
 from services.publisher.channels.mastodon import Mastodon
 from services.publisher.gate import Cleared
-from services.publisher.store import SCHEMA, Store
+from services.publisher.store import Store
 from tests.builders import a_post
+from tests.contracts.test_faults import store
 from tests.desk import Desk
 from tests.faulty import Fault, before, served
 from tests.journey import wait_for
 
+__all__ = ["store"]  # A fixture.
 NAME, MAIL, PASSWORD = "northlink", "a@northlink.example", "the-Password-0f-the-tests!"
 NOWHERE = "urn:ietf:wg:oauth:2.0:oob"
 SCOPES = "read write"
@@ -128,13 +128,6 @@ async def channel(server: Server) -> AsyncIterator[Mastodon]:
     await made.aclose()
 
 
-@pytest.fixture
-async def store(system: System) -> AsyncIterator[Store]:
-    engine = database.new_engine(system.database, schema=SCHEMA)
-    yield Store(engine, publisher="gotosocial")
-    await engine.dispose()
-
-
 def cleared(text: str, **values: Any) -> Cleared:
     post = a_post(post_id=uuid.uuid4().hex, text=text, due_at=Clock().now(), **values)
     return Cleared(post, until_s=math.inf, fence=1)
@@ -189,7 +182,7 @@ async def test_a_thread_hangs_together(server: Server) -> None:
     await channel.aclose()
 
 
-async def test_a_picture_stands_there_with_its_words(server: Server, store: Store) -> None:
+async def test_a_picture_stands_there_with_its_words(server: Server) -> None:
     app = FastAPI()
 
     @app.get("/harbour.png")
