@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -16,6 +17,9 @@ from schemas.labels import parse_matchers
 from schemas.policies import Policy, Rule
 from schemas.posts import Outcome, Post
 from services.detector.state import Entry
+from services.kit.telemetry import Clock
+from services.publisher.clearance import Clearance, Renew
+from services.publisher.gate import Cleared
 
 AT = datetime(2026, 10, 17, 18, 2, tzinfo=UTC)
 _numbers = itertools.count(1)
@@ -104,6 +108,11 @@ def a_post(**values: Any) -> Post:
         }
         | values
     )
+
+
+def a_clearance(post: Post, *, until_s: float = math.inf, renew: Renew | None = None) -> Clearance:
+    cleared = Cleared(post, until_s=until_s, fence=1)
+    return Clearance(cleared, Clock().monotonic_s, **({"renew": renew} if renew else {}))
 
 
 def an_outcome(**values: Any) -> Outcome:

@@ -51,13 +51,14 @@ class Desk:
     channel: Channel
     gate: Open = field(default_factory=Open)
     said: list[Outcome] = field(default_factory=list)
+    clock: Clock = field(default_factory=Clock)
 
     async def emit(self, outcome: Outcome, _: str) -> None:
         self.said.append(outcome)
 
     def delivery(self) -> Delivery:
         channels = {self.account: self.channel}
-        shared: dict[str, Any] = {"clock": Clock(), "emit": self.emit}
+        shared: dict[str, Any] = {"clock": self.clock, "emit": self.emit}
         paces = Paces(self.store.engine, clock=Clock())
         take_back = TakeBack(self.store, channels, {}, paces, **shared)
         return Delivery(self.store, channels, self.gate, paces, take_back, **shared)

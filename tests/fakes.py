@@ -7,7 +7,7 @@ import math
 from schemas.posts import Post
 from services.kit.telemetry import Clock
 from services.publisher.channels import Publication, Retracted
-from services.publisher.gate import Cleared
+from services.publisher.clearance import Clearance
 from services.publisher.ledger import Capabilities, ReadBack
 
 
@@ -35,13 +35,13 @@ class FakeChannel:
         self.lost_answers: list[Exception] = []  # Raised after the post was created.
         self.tries = self.looks = 0
 
-    async def publish(self, cleared: Cleared, *, key: str) -> Publication:
-        cleared.check(self.clock.monotonic_s())
+    async def publish(self, clearance: Clearance, *, key: str) -> Publication:
+        clearance.check()
         self.tries += 1
         if self.failures:
             raise self.failures.pop(0)
         name = key if self.capabilities.idempotent_s else f"{key}-{self.tries}"
-        self.standing[name] = cleared.post
+        self.standing[name] = clearance.post
         if self.lost_answers:
             raise self.lost_answers.pop(0)
         return Publication(name)

@@ -23,6 +23,7 @@ from services.detector.store import Restored
 from services.kit.cluster import Cluster
 from services.publisher import gatekeeper
 from services.publisher.channels import mastodon
+from services.publisher.clearance import Clearance
 from services.publisher.gate import Cleared, Held, Verdict, judge
 from services.publisher.takeback import TakeBack
 
@@ -75,8 +76,8 @@ def fresh_keys() -> None:
     """Once off: every try carries a key of its own."""
     publish = mastodon.Mastodon.publish
 
-    async def with_fresh_key(self: mastodon.Mastodon, cleared: Cleared, *, key: str) -> Any:
-        return await publish(self, cleared, key=f"{key}.{uuid.uuid4().hex}")
+    async def with_fresh_key(self: mastodon.Mastodon, clearance: Clearance, *, key: str) -> Any:
+        return await publish(self, clearance, key=f"{key}.{uuid.uuid4().hex}")
 
     put(mastodon.Mastodon, "publish", with_fresh_key)
 

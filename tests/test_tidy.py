@@ -140,8 +140,9 @@ def test_only_the_gate_clears_a_post() -> None:
     ],
     ids=str,
 )
-def test_a_channel_looks_at_the_clock_before_its_io(path: Path) -> None:
-    assert "cleared.check(self.clock.monotonic_s())" in (ROOT / path).read_text()
+def test_a_channel_looks_at_the_clearance_before_its_io(path: Path) -> None:
+    looks = r"\bclearance=clearance\b|\bclearance\.(check\b|confirm\(\))"
+    assert re.search(looks, (ROOT / path).read_text())
 
 
 @pytest.mark.parametrize("path", python_files("schemas", "services", "ops", "tests"), ids=str)

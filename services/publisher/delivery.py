@@ -10,8 +10,10 @@ the account's circuit and the network's rate give; an update is tried whatever t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Final, Protocol, assert_never
 
 import structlog
@@ -35,6 +37,7 @@ from services.publisher.channels import (
     as_documented,
 )
 from services.publisher.channels.threads import Threads
+from services.publisher.clearance import Clearance
 from services.publisher.ends import DETAIL_CHARS, Ends
 from services.publisher.gate import Cleared, Held, Stale, TooLate, Verdict, Waiting
 from services.publisher.job import Job
@@ -52,6 +55,7 @@ from services.publisher.store import Store, Unsent
 from services.publisher.takeback import TakeBack
 
 UNKNOWN_TRIES: Final = 5  # An update on a channel that knows no keys is not said twenty times.
+RENEW_S: Final = 1.0  # So long a connection stands and waits for a fence.
 LONGEST_REST_S: Final = 2.0  # Then the gate is asked again: a hold may have opened.
 TELL_AFTER_S: Final = 600.0  # An update that did not get through so long is a person's matter.
 log = structlog.get_logger()
@@ -207,26 +211,42 @@ class Delivery:
 
     async def _publish(self, job: Job, cleared: Cleared) -> bool:
         """Try once; say whether that was the end."""
-        account = job.post.account
-        job.tried_at = cleared.at(self.clock.monotonic_s()) or self.clock.now()
+        account, begun_at = job.post.account, self.clock.now()
+        clearance = Clearance(cleared, self.clock.monotonic_s, renew=partial(self._renew, job))
         try:
-            made = await self._send(job, cleared)
+            made = await self._send(job, clearance)
         except TooLate:
             return False  # Nothing was sent: a new fence decides.
         except (Partly, NotSent, Duplicate, Refused, Unknown, Uncertain) as error:
-            return await self._on_failure(job, cleared, error)
+            job.tried_at = clearance.looked_at or begun_at
+            return await self._on_failure(job, clearance.relied_on, error)
+        job.tried_at = clearance.looked_at or begun_at
         self.paces.worked(account)
-        sent = self.ends.attempt(job, cleared, "published")
+        sent = self.ends.attempt(job, clearance.relied_on, "published")
         await self.ends.sent(job, sent, made)  # First of all: the rest may fail.
         await self._hear(account, made.told)
         return True
 
-    async def _send(self, job: Job, cleared: Cleared) -> Publication:
+    async def _send(self, job: Job, clearance: Clearance) -> Publication:
         channel, key = self.channels[job.post.account], job.post.post_id
         with as_documented():
             if job.so_far is not None and isinstance(channel, Threads):
-                return await channel.go_on(cleared, key=key, so_far=job.so_far)
-            return await channel.publish(cleared, key=key)
+                return await channel.go_on(clearance, key=key, so_far=job.so_far)
+            return await channel.publish(clearance, key=key)
+
+    async def _renew(self, job: Job) -> Cleared:
+        """Judge a post anew while its connection stands; raises TooLate where it may not go out."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RENEW_S):
+                while not job.dropped:
+                    match self.gate.judge(job.post):
+                        case Cleared() as cleared:
+                            return cleared
+                        case Waiting():
+                            await self.gate.changed()
+                        case _:
+                            break
+        raise TooLate("the clearance ran out before the first byte, and there was no other")
 
     async def _hear(self, account: str, told: Told | None) -> None:
         try:

@@ -1,8 +1,7 @@
 """The gate: may this post go out now? The whole safety decision, on one screen.
 
-When in doubt, quiet: one line clears an offer, the last, behind every doubt. A channel takes
-nothing but a `Cleared`, only this file makes one, and the last line before a channel's I/O is
-`cleared.check(now_s)`.
+When in doubt, quiet: one line clears an offer, the last, behind every doubt. Only this file makes a `Cleared`. A
+channel takes nothing but a `Clearance` around one, which it looks at right before the first byte.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from services.kit.telemetry import Clock
 from services.publisher import app as publisher_app
 from services.publisher import gatekeeper
 from services.publisher.channels import Publication, Retracted
+from services.publisher.clearance import Clearance
 from services.publisher.gate import Cleared, Held, Verdict
 from services.publisher.ledger import Capabilities
 from tests.mutant import put
@@ -38,9 +39,9 @@ class Null:
         self.capabilities = Capabilities(idempotent_s=math.inf, can_delete=True, parallel=parallel)
         self.clock, self.seen = Clock(), seen.open("a")
 
-    async def publish(self, cleared: Cleared, *, key: str) -> Publication:
-        cleared.check(self.clock.monotonic_s())
-        if cleared.post.kind == "update":
+    async def publish(self, clearance: Clearance, *, key: str) -> Publication:
+        clearance.check()
+        if clearance.post.kind == "update":
             self.seen.write(f"{key} {time.monotonic()}\n")
             self.seen.flush()
         elif self.pause_s:

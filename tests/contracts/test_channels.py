@@ -27,10 +27,11 @@ from services.publisher.channels import Channel, NotSent, Publication
 from services.publisher.channels.feed import Feed
 from services.publisher.channels.mastodon import Mastodon
 from services.publisher.channels.webhook import Webhook
-from services.publisher.gate import Cleared, TooLate
+from services.publisher.clearance import Clearance, Renew
+from services.publisher.gate import TooLate
 from services.publisher.page_store import PageStore
 from services.publisher.store import SCHEMA
-from tests.builders import a_post
+from tests.builders import a_clearance, a_post
 from tests.fakes import FakeChannel
 
 CHANNELS = ("webhook", "mastodon", "feed", "fake")
@@ -106,9 +107,10 @@ async def a_fake(_: System) -> AsyncIterator[Subject]:
     yield Subject(fake, standing)
 
 
-def cleared(*, until_s: float = math.inf) -> Cleared:
+def cleared(*, until_s: float = math.inf, renew: Renew | None = None) -> Clearance:
     text = f"contract {uuid.uuid4().hex}"
-    return Cleared(a_post(post_id=uuid.uuid4().hex, text=text), until_s=until_s, fence=1)
+    post = a_post(post_id=uuid.uuid4().hex, text=text)
+    return a_clearance(post, until_s=until_s, renew=renew)
 
 
 async def test_a_cleared_post_is_published(subject: Subject) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -20,11 +19,11 @@ from services.kit.telemetry import Clock
 from services.publisher.channels import NotSent, Refused
 from services.publisher.channels.feed import Feed
 from services.publisher.channels.pictures import Pictures
-from services.publisher.gate import Cleared, TooLate
+from services.publisher.gate import TooLate
 from services.publisher.ledger import Capabilities, refusal
 from services.publisher.page_store import PageStore
 from services.publisher.store import SCHEMA
-from tests.builders import a_post
+from tests.builders import a_clearance, a_post
 from tests.channels import CHANNELS, Case, a_case
 from tests.faulty import Faulty, served
 
@@ -67,10 +66,6 @@ def offer(*media: Media, **values: Any) -> Post:
     return a_post(post_id=name, text=f"To the sea, {name}", media=media, **values)
 
 
-def cleared(post: Post, *, until_s: float = math.inf) -> Cleared:
-    return Cleared(post, until_s=until_s, fence=1)
-
-
 def shown(case: Case) -> list[dict[str, Any]]:
     (post,) = case.net.posts.values()
     found: list[dict[str, Any]] = post["media"]
@@ -83,7 +78,7 @@ async def test_a_picture_stands_there_with_its_words(
 ) -> None:
     async with a_case(name, system) as case:
         post = offer(files.media())
-        await case.channel.publish(cleared(post), key=post.post_id)
+        await case.channel.publish(a_clearance(post), key=post.post_id)
         assert shown(case) == [{"hex": PNG.hex(), "alt": ALT}]
 
 
@@ -93,7 +88,7 @@ async def test_a_network_that_fetches_for_itself_is_told_where(
 ) -> None:
     async with a_case(name, system) as case:
         post = offer(files.media())
-        await case.channel.publish(cleared(post), key=post.post_id)
+        await case.channel.publish(a_clearance(post), key=post.post_id)
         (one,) = shown(case)
         assert (one["url"], one["alt"]) == (files.media().url, ALT)
         assert files.asked == []
@@ -102,11 +97,11 @@ async def test_a_network_that_fetches_for_itself_is_told_where(
 async def test_telegram_shows_one_under_a_shorter_text(files: Files, system: System) -> None:
     async with a_case("telegram", system) as case:
         post = offer(files.media())
-        await case.channel.publish(cleared(post), key=post.post_id)
+        await case.channel.publish(a_clearance(post), key=post.post_id)
         assert shown(case) == [{"url": files.media().url}]
         long = post.model_copy(update={"text": "a" * 1_025})
         with pytest.raises(Refused, match="1025 of at most 1024"):
-            await case.channel.publish(cleared(long), key=long.post_id)
+            await case.channel.publish(a_clearance(long), key=long.post_id)
         assert "at most 1 are taken" in refusal(
             offer(files.media(), files.media()), case.channel.capabilities
         )
@@ -116,7 +111,7 @@ async def test_a_mail_carries_it(files: Files, system: System) -> None:
     async with a_case("email", system) as case:
         assert case.box is not None
         post = offer(files.media())
-        await case.channel.publish(cleared(post), key=post.post_id)
+        await case.channel.publish(a_clearance(post), key=post.post_id)
         ((_, mail),) = case.box.mails
         (part,) = mail.iter_attachments()
         assert (part.get_content(), part["Content-Description"]) == (PNG, ALT)
@@ -125,7 +120,7 @@ async def test_a_mail_carries_it(files: Files, system: System) -> None:
 async def test_our_own_feed_links_it_with_its_words(files: Files, system: System) -> None:
     engine = database.new_engine(system.database, schema=SCHEMA)
     rows, post = PageStore(engine), offer(files.media())
-    await Feed(rows, Clock()).publish(cleared(post), key=post.post_id)
+    await Feed(rows, Clock()).publish(a_clearance(post), key=post.post_id)
     (row,) = [one for one in await rows.read_feed() if one.post_id == post.post_id]
     assert row.media == ((files.media().url, ALT),)
     await engine.dispose()
@@ -139,9 +134,9 @@ async def test_what_was_uploaded_is_not_uploaded_again_behind_a_clearance_that_r
     async with a_case(name, system) as case:
         post = offer(files.media())
         with pytest.raises(TooLate):
-            await case.channel.publish(cleared(post, until_s=0), key=post.post_id)
+            await case.channel.publish(a_clearance(post, until_s=0), key=post.post_id)
         assert case.net.posts == {}
-        await case.channel.publish(cleared(post), key=post.post_id)
+        await case.channel.publish(a_clearance(post), key=post.post_id)
         assert len(shown(case)) == 1
         assert files.asked == ["harbour.png"]
         assert len(case.net.media) <= 1
@@ -153,12 +148,12 @@ async def test_an_upload_whose_answer_is_lost_published_nothing(
 ) -> None:
     async with a_case(name, system) as case:
         first = offer()
-        await case.channel.publish(cleared(first), key=first.post_id)  # A session is there.
+        await case.channel.publish(a_clearance(first), key=first.post_id)  # A session is there.
         post = offer(files.media())
         case.breaks("reset behind")
         with pytest.raises(NotSent, match="was not uploaded"):
-            await case.channel.publish(cleared(post), key=post.post_id)
-        await case.channel.publish(cleared(post), key=post.post_id)
+            await case.channel.publish(a_clearance(post), key=post.post_id)
+        await case.channel.publish(a_clearance(post), key=post.post_id)
         assert case.standing(post.text) == 1
 
 
@@ -248,7 +243,7 @@ async def test_a_link_is_a_card_where_the_network_does_not_look(system: System) 
     async with a_case("bluesky", system) as case:
         card = Card(url="https://northlink.example/sea", title="To the sea", description="From 29")
         post = offer(card=card)
-        await case.channel.publish(cleared(post), key=post.post_id)
+        await case.channel.publish(a_clearance(post), key=post.post_id)
         (record,) = case.net.posts.values()
         assert record["embed"] == {
             "$type": "app.bsky.embed.external",

@@ -5,12 +5,10 @@ It runs where its packages are: `npm install` in tests/contracts/pds (a compiler
 
 from __future__ import annotations
 
-import math
 import shutil
 import subprocess
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +20,8 @@ from services.kit.telemetry import Clock
 from services.publisher.accounts import BlueskyAccount
 from services.publisher.channels import NotSent, Refused
 from services.publisher.channels.bluesky import COLLECTION, Bluesky
-from services.publisher.gate import Cleared
-from tests.builders import a_post
+from services.publisher.clearance import Clearance
+from tests.builders import a_clearance, a_post
 from tests.journey import wait_for
 
 PDS = Path(__file__).with_name("pds")
@@ -63,9 +61,9 @@ async def channel(server: str) -> AsyncIterator[Bluesky]:
     await made.aclose()
 
 
-def cleared(text: str, **values: Any) -> Cleared:
+def cleared(text: str, **values: Any) -> Clearance:
     post = a_post(post_id=uuid.uuid4().hex, text=text, due_at=Clock().now(), **values)
-    return Cleared(post, until_s=math.inf, fence=1)
+    return a_clearance(post)
 
 
 async def records(server: str, channel: Bluesky) -> dict[str, Any]:
@@ -96,7 +94,7 @@ async def test_a_post_stands_once_however_often_it_is_tried(server: str, channel
 async def test_a_key_that_another_post_has_is_refused(channel: Bluesky) -> None:
     post = cleared("One post")
     made = await channel.publish(post, key="one")
-    other = replace(post, post=post.post.model_copy(update={"text": "Another"}))
+    other = a_clearance(post.post.model_copy(update={"text": "Another"}))
     with pytest.raises(Refused, match="is another post"):
         await channel.publish(other, key="one")
     await channel.retract(made)

@@ -5,7 +5,6 @@ It runs where `gotosocial` is on the path, with its `web` folder beside it, as a
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 import subprocess
@@ -26,9 +25,9 @@ from services.kit.telemetry import Clock
 from services.publisher.accounts import MastodonAccount
 from services.publisher.channels import NotSent
 from services.publisher.channels.mastodon import Mastodon
-from services.publisher.gate import Cleared
+from services.publisher.clearance import Clearance
 from services.publisher.store import Store
-from tests.builders import a_post
+from tests.builders import a_clearance, a_post
 from tests.contracts.test_faults import store
 from tests.desk import Desk
 from tests.faulty import Fault, before, served
@@ -128,9 +127,9 @@ async def channel(server: Server) -> AsyncIterator[Mastodon]:
     await made.aclose()
 
 
-def cleared(text: str, **values: Any) -> Cleared:
+def cleared(text: str, **values: Any) -> Clearance:
     post = a_post(post_id=uuid.uuid4().hex, text=text, due_at=Clock().now(), **values)
-    return Cleared(post, until_s=math.inf, fence=1)
+    return a_clearance(post)
 
 
 def test_it_keeps_no_keys(server: Server) -> None:

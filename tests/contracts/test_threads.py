@@ -30,7 +30,10 @@ PARTS = 3
 
 
 class Looks(Clock):
-    """A channel's clock; `then` happens at a look at the clearance, counted from 1."""
+    """A publisher's clock; `then` happens at a look at the clearance, counted from 1.
+
+    One that is late is followed by another, behind a renewal.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +48,7 @@ class Looks(Clock):
 
 @dataclass
 class Stage:
-    """One account at its stand-in, and the clock its channel looks at."""
+    """One account at its stand-in, and the clock by which its clearances run out."""
 
     name: str
     case: Case
@@ -64,9 +67,8 @@ class Stage:
 @asynccontextmanager
 async def a_stage(name: str, store: Store, system: System) -> AsyncIterator[Stage]:
     async with a_case(name, system) as case:
-        channel: Any = case.channel
-        channel.clock = clock = Looks()
-        desk = Desk(store, f"a{uuid.uuid4().hex[:12]}", channel)
+        clock = Looks()
+        desk = Desk(store, f"a{uuid.uuid4().hex[:12]}", case.channel, clock=clock)
         await desk.send(desk.new_post("update"))  # A session is there, a connection is open.
         clock.looks = 0
         yield Stage(name, case, desk, clock)
@@ -93,11 +95,23 @@ async def test_a_thread_stands_in_its_order_each_part_below_the_one_before(
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_each_part_looks_at_the_clearance_and_the_rest_goes_on_behind_a_new_one(
+async def test_each_part_looks_at_the_clearance_which_is_renewed_in_between(
     name: str, store: Store, system: System
 ) -> None:
     async with a_stage(name, store, system) as stage:
         stage.clock.late = frozenset({2, 4})
+        post = stage.thread()
+        outcome = await stage.desk.send(post)
+        assert (outcome.result, stage.standing(post)) == ("published", [1] * PARTS)
+        assert stage.clock.looks == PARTS + 2
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_where_it_is_not_renewed_the_rest_goes_on_behind_another(
+    name: str, store: Store, system: System
+) -> None:
+    async with a_stage(name, store, system) as stage:
+        stage.clock.late = frozenset({2, 3, 5, 6})
         post = stage.thread()
         outcome = await stage.desk.send(post)
         assert (outcome.result, stage.standing(post)) == ("published", [1] * PARTS)
@@ -179,8 +193,8 @@ async def test_another_publisher_goes_on_where_the_ledger_says(
     store: Store, system: System
 ) -> None:
     async with a_stage("mastodon", store, system) as stage:
-        stage.clock.late = frozenset({2})
-        stage.desk.gate = UntilTheSecondLook(patience=3)
+        stage.clock.late = frozenset({2, 3})
+        stage.desk.gate = UntilTheSecondLook(patience=4)
         post = stage.thread()
         with pytest.raises(Dies):
             await stage.desk.send(post)

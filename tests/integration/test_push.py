@@ -28,11 +28,10 @@ from services.publisher import push
 from services.publisher.accounts import WebPushAccount
 from services.publisher.channels import NotSent, Partly, Publication, Refused
 from services.publisher.channels.webpush import WebPush, new_private_key, public_key
-from services.publisher.gate import Cleared
 from services.publisher.page import PageSettings
 from services.publisher.push_store import PushStore
 from services.publisher.store import SCHEMA
-from tests.builders import a_post
+from tests.builders import a_clearance, a_post
 from tests.faulty import served
 
 PRIVATE = new_private_key()
@@ -120,8 +119,7 @@ class Desk:
         return a_post(**(known | values))
 
     async def publish(self, post: Post) -> Publication:
-        cleared = Cleared(post, until_s=float("inf"), fence=None)
-        return await self.channel.publish(cleared, key=post.post_id)
+        return await self.channel.publish(a_clearance(post), key=post.post_id)
 
 
 @pytest.fixture

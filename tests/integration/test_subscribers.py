@@ -21,13 +21,12 @@ from services.kit.telemetry import Clock
 from services.publisher import subscribe
 from services.publisher.accounts import EmailAccount
 from services.publisher.channels.email import Email
-from services.publisher.gate import Cleared
 from services.publisher.mail_store import MailStore
 from services.publisher.page import PageSettings
 from services.publisher.rendering import Ways
 from services.publisher.site import Site
 from services.publisher.store import SCHEMA
-from tests.builders import a_post
+from tests.builders import a_clearance, a_post
 from tests.mailbox import Mailbox, a_mailbox
 
 URL = "https://status.northlink.example"
@@ -56,7 +55,7 @@ class Desk:
             post_id=uuid.uuid4().hex, kind="update", text="Still working on it.",
             language=language, labels=labels,
         )  # fmt: skip
-        await channel.publish(Cleared(post, until_s=float("inf"), fence=None), key=post.post_id)
+        await channel.publish(a_clearance(post), key=post.post_id)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from schemas.posts import Post
 from services.kit.telemetry import Clock
 from services.publisher.channels import NotSent, Publication, Retracted, Unknown
 from services.publisher.channels.threads import Part, Threads
-from services.publisher.gate import Cleared
+from services.publisher.clearance import Clearance
 from services.publisher.ledger import UNSENT, Attempt, Capabilities, Entry, State, before
 from services.publisher.store import Intent, Sent, Store, Unsent
 
@@ -213,10 +213,10 @@ class Line(Threads):
     def texts(self, post: Post) -> list[str]:
         return [post.text, *post.thread]
 
-    async def _send(self, cleared: Cleared, part: Part) -> Publication:
-        network, post = self.network, cleared.post
+    async def _send(self, clearance: Clearance, part: Part) -> Publication:
+        network, post = self.network, clearance.post
         await self._wait()  # For a connection, a picture: whatever comes before the last look.
-        cleared.check(self.clock.monotonic_s())
+        await clearance.confirm()
         network.on_begin(post)
         if network.chance.random() < network.faults:
             await self._wait()

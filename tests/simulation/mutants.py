@@ -18,6 +18,7 @@ _OUTBOX, _DETECTOR = "services.detector.outbox", "services.detector.stream"
 _STREAM, _DELIVERY = "services.publisher.stream", "services.publisher.delivery"
 _FENCES = "services.publisher.fences"
 _GATE, _LEDGER = "services.publisher.gate", "services.publisher.ledger"
+_CLEARANCE = "services.publisher.clearance"
 _TAKE_BACK, _HOLDS = "services.publisher.takeback", "schemas.holds"
 _QUEUE, _LANES, _HANDS = (
     "services.scheduler.store",
@@ -94,6 +95,10 @@ MUTANTS: dict[str, Mutant] = {
         "no look at the lease right before the send",
         ((_GATE, "        if now_s >= self.until_s:", "        if False:"),),
     ),
+    "not_renewed": Mutant(
+        "what ran out while a channel connected is relied on all the same",
+        ((_CLEARANCE, "            self.cleared = await self.renew()\n            self.check()\n", "            pass\n"),),
+    ),
     "open_wins": Mutant(
         "a repeated hold opens again what was released",
         ((_HOLDS, "if fact.hold_id in self._released or fact.hold_id in self._open:", "if fact.hold_id in self._open:"),),
@@ -116,8 +121,8 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "fresh_keys": Mutant(
         "every try has a key of its own",
-        ((_DELIVERY, "await channel.publish(cleared, key=key)",
-          "await channel.publish(cleared, key=f'{job.post.post_id}.{job.failures}')"),),
+        ((_DELIVERY, "await channel.publish(clearance, key=key)",
+          "await channel.publish(clearance, key=f'{job.post.post_id}.{job.failures}')"),),
     ),
     "thread_again": Mutant(
         "what is out of a thread is not remembered",
@@ -129,9 +134,9 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "thread_unlooked": Mutant(
         "the parts of a thread go out on the clearance of the first",
-        (("services.publisher.channels.threads", "made = await self._send(cleared, part)",
-          ("made = await self._send(cleared if number == 0 else"
-          " type(cleared)(cleared.post, 1e9, cleared.fence), part)")),),
+        (("services.publisher.channels.threads", "made = await self._send(clearance, part)",
+          ("made = await self._send(clearance if number == 0 else"
+          " Clearance(type(clearance.cleared)(clearance.post, 1e9, 0), clearance.now_s), part)")),),
     ),
     "blind_resend": Mutant(
         "an offer whose outcome is unknown is sent again where nothing knows its key",

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 SCHEDULES = 60
 # By docs/mutants.md these take too long, most of them for their many schedules: `./run simulate --mutants` has the time.
 SLOW = {
-    "snapshot_early", "gap_unseen", "stale_records", "left_retracting",
+    "snapshot_early", "gap_unseen", "stale_records", "left_retracting", "lease_from_echo",
     "echo_after_failed", "adopt_as_new", "one_partition", "handed_early", "sent_back_untold",
     "opened_in_1970", "held_unwritten", "holds_late", "thread_forgotten",
 }  # fmt: skip

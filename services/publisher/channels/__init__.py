@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 import structlog
 
 from schemas.posts import Post
-from services.publisher.gate import Cleared
+from services.publisher.clearance import Clearance
 from services.publisher.ledger import Capabilities
 from services.publisher.rates import Told
 
@@ -100,14 +100,15 @@ def as_documented(otherwise: type[Unknown | NotSent] = Unknown) -> Iterator[None
 class Channel(Protocol):
     """One account on one network.
 
-    `publish` takes what the gate cleared and nothing else; its last line before the I/O is
-    `cleared.check(...)`. `key` is the same for every try of one post. `retract` raises Refused where
-    the channel will not, and treats what is already gone as done.
+    `publish` takes what the gate cleared and nothing else; the clearance is looked at last before the first
+    byte of the post, on a connection that stands: by `http.ask`, to which it is handed, or `clearance.confirm()`.
+    `key` is the same for every try of one post. `retract` raises Refused where the channel will not, and treats
+    what is already gone as done.
     """
 
     capabilities: Capabilities
 
-    async def publish(self, cleared: Cleared, *, key: str) -> Publication: ...
+    async def publish(self, clearance: Clearance, *, key: str) -> Publication: ...
 
     async def retract(self, publication: Publication) -> Retracted: ...
 

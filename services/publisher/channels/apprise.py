@@ -18,7 +18,7 @@ import apprise
 from services.kit.telemetry import Clock
 from services.publisher.accounts import AppriseAccount
 from services.publisher.channels import NotSent, Publication, Refused, Retracted, Unknown
-from services.publisher.gate import Cleared
+from services.publisher.clearance import Clearance
 from services.publisher.ledger import Capabilities
 
 THREADS: Final = 2  # One for offers and one for updates: neither waits for the other.
@@ -36,13 +36,13 @@ class Apprise:
         self.target = apprise.Apprise()
         self.is_known = self.target.add(account.address.get_secret_value())
 
-    async def publish(self, cleared: Cleared, *, key: str) -> Publication:
+    async def publish(self, clearance: Clearance, *, key: str) -> Publication:
         if not self.is_known:
             raise NotSent("Apprise does not know the kind of the account's address")
 
         def notify() -> bool:
-            cleared.check(self.clock.monotonic_s())  # In the thread: it may have waited for one.
-            return bool(self.target.notify(body=cleared.post.text))
+            clearance.check()  # In the thread: it may have waited for one.
+            return bool(self.target.notify(body=clearance.post.text))
 
         if not await asyncio.get_running_loop().run_in_executor(self.threads, notify):
             raise Unknown("Apprise says that it did not work, and not why")

@@ -39,7 +39,7 @@ from services.publisher.channels import (
 from services.publisher.channels.http import ask, failure, new_client, told_by
 from services.publisher.channels.pictures import Picture, Pictures
 from services.publisher.channels.threads import Part, Threads
-from services.publisher.gate import Cleared
+from services.publisher.clearance import Clearance
 from services.publisher.ledger import Capabilities
 from services.publisher.rates import Told
 
@@ -76,8 +76,8 @@ class Bluesky(Threads):
         self.cids: dict[str, str] = {}  # Of what was posted last, by address.
         self.login = asyncio.Lock()
 
-    async def _send(self, cleared: Cleared, part: Part) -> Publication:
-        post = cleared.post
+    async def _send(self, clearance: Clearance, part: Part) -> Publication:
+        post = clearance.post
         images = await self.pictures.of(post, self._upload) if part.number == 0 else []
         await self._sign_in()
         record = self._record(post, part.text)
@@ -87,8 +87,7 @@ class Bluesky(Threads):
             root, parent = await self._ref(part.above[0]), await self._ref(part.above[-1])
             record["reply"] = {"root": root, "parent": parent}
         rkey = record_key(post, part.key, part.number)
-        cleared.check(self.clock.monotonic_s())
-        ref, told = await self._create(record, rkey)
+        ref, told = await self._create(record, rkey, clearance)
         self._keep(ref)
         return Publication(ref["uri"], self._url(ref["uri"]), told)
 
@@ -144,11 +143,13 @@ class Bluesky(Threads):
         return record
 
     async def _create(
-        self, record: dict[str, Any], rkey: str
+        self, record: dict[str, Any], rkey: str, clearance: Clearance
     ) -> tuple[dict[str, str], Told | None]:
         body = {"collection": COLLECTION, "rkey": rkey, "record": record}
         try:
-            answer, told = await self._call("POST", "com.atproto.repo.createRecord", json=body)
+            answer, told = await self._call(
+                "POST", "com.atproto.repo.createRecord", json=body, clearance=clearance
+            )
         except (Refused, Unknown) as error:  # The key may be taken: by the try before this one.
             known = await self._get(rkey, record["text"])
             if known is None:

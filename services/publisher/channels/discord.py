@@ -29,7 +29,7 @@ from services.publisher.channels import Publication, Retracted
 from services.publisher.channels.http import ask, is_within, new_client, told_by
 from services.publisher.channels.pictures import Picture, Pictures, as_it_is
 from services.publisher.channels.threads import Part, Threads
-from services.publisher.gate import Cleared
+from services.publisher.clearance import Clearance
 from services.publisher.ledger import Capabilities
 from services.publisher.rates import Told
 
@@ -66,17 +66,16 @@ class Discord(Threads):
             self.headers = {"authorization": f"Bot {account.token.get_secret_value()}"}
         self.client = new_client(connections=CONNECTIONS, keeps=self.is_bot)
 
-    async def _send(self, cleared: Cleared, part: Part) -> Publication:
+    async def _send(self, clearance: Clearance, part: Part) -> Publication:
         where = f"{self.path}/messages" if self.is_bot else f"{self.path}?wait=true"
         body: dict[str, Any] = {"content": part.text, "allowed_mentions": {"parse": []}}
         if self.is_bot:
             nonce = hashlib.sha256(f"{part.key}.{part.number}".encode()).hexdigest()[:NONCE_CHARS]
             body |= {"nonce": nonce, "enforce_nonce": True}
         first = part.number == 0
-        pictures = await self.pictures.of(cleared.post, as_it_is) if first else []
+        pictures = await self.pictures.of(clearance.post, as_it_is) if first else []
         values = _with_files(body, pictures)
-        cleared.check(self.clock.monotonic_s())
-        answer, told = await self._ask("POST", where, **values)
+        answer, told = await self._ask("POST", where, clearance=clearance, **values)
         return Publication(str(answer.json()["id"]), None, told)
 
     async def look_up(self, post: Post, *, key: str, age_s: float) -> Publication | None:

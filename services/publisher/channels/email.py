@@ -4,7 +4,8 @@
   (RFC 3834), so that nobody's holiday answers; a `Message-ID` made from post and recipient.
 - 4xx: later, for two minutes; use a relay, which takes all at once. 5xx to the recipient: that one is refused, the others go on. A connection that breaks
   while the text is sent leaves that one unknown: an update is sent again, an offer is not.
-- An offer's clearance is looked at before each message: a hold in the middle of a list ends it there.
+- An offer's clearance is looked at before each message, right before its DATA, however long the server took to greet
+  and to take the envelope: a hold in the middle of a list ends it there.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import math
 from dataclasses import dataclass, field
 from email.message import EmailMessage
 from email.utils import format_datetime, formataddr
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import aiosmtplib
 
@@ -24,7 +25,8 @@ from services.kit.telemetry import Clock
 from services.publisher.accounts import EmailAccount, Smtp
 from services.publisher.channels import NotSent, Partly, Publication, Refused, Retracted, Uncertain
 from services.publisher.channels.pictures import Picture, Pictures, as_it_is
-from services.publisher.gate import Cleared
+from services.publisher.clearance import Clearance
+from services.publisher.gate import TooLate
 from services.publisher.ledger import Capabilities
 from services.publisher.mail_store import Delivered, Subscriber
 from services.publisher.page import concerns
@@ -83,16 +85,16 @@ class Email:
         self.account, self.people, self.clock, self.base_url = account, people, clock, base_url
         self.pictures = Pictures(_MEDIA, allowed=account.picture_hosts)
 
-    async def publish(self, cleared: Cleared, *, key: str) -> Publication:
-        post, done = cleared.post, _Round()
+    async def publish(self, clearance: Clearance, *, key: str) -> Publication:
+        post, done = clearance.post, _Round()
         known = await self.people.delivered(key)
         recipients = await self._recipients(post)
         left = [one for one in recipients if self._is_left(post, known.get(one.address), done)]
         pictures: list[Picture] = await self.pictures.of(post, as_it_is) if left else []
         if left:
-            async with _connected(self.account.smtp) as client:
+            async with _connected(_ServerOf(self.account.smtp, clearance)) as client:
                 for one in left:
-                    if not await self._send(client, cleared, pictures, one, done):
+                    if not await self._send(client, clearance, pictures, one, done):
                         break
         return self._result(key, len(recipients), done)
 
@@ -106,14 +108,14 @@ class Email:
     async def _send(
         self,
         client: aiosmtplib.SMTP,
-        cleared: Cleared,
+        clearance: Clearance,
         pictures: list[Picture],
         one: Recipient,
         done: _Round,
     ) -> bool:
         """Send one mail; False where the connection is of no more use, or the clearance ran out."""
-        key = cleared.post.post_id
-        message = self._message(cleared.post, key, one)
+        key = clearance.post.post_id
+        message = self._message(clearance.post, key, one)
         for picture in pictures:
             message.add_attachment(
                 picture.content, maintype="image",
@@ -122,20 +124,18 @@ class Email:
             )  # fmt: skip
         await self.people.note(key, one.address, "begun")
         try:
-            cleared.check(self.clock.monotonic_s())
-        except Exception as error:
+            await client.send_message(message)
+        except TooLate as error:
             await self.people.forget_begun(key, one.address)
             if not done.sent:
                 raise
             raise Partly(f"{done.sent} mails were sent") from error
-        try:
-            await client.send_message(message)
         except (aiosmtplib.SMTPRecipientsRefused, aiosmtplib.SMTPResponseException) as error:
-            await self._on_refusal(error, cleared.post, key, one, done)
+            await self._on_refusal(error, clearance.post, key, one, done)
             return True
         except (aiosmtplib.SMTPException, OSError) as error:
             done.later.append(f"{one.address}: {str(error) or type(error).__name__}")
-            done.unknown += cleared.post.kind == "offer"
+            done.unknown += clearance.post.kind == "offer"
             return False
         await self.people.note(key, one.address, "sent")
         done.sent += 1
@@ -218,11 +218,11 @@ class Email:
         await self.pictures.aclose()
 
 
-class _connected:  # noqa: N801  # Read as a verb.
-    """A connection to the mail server, or NotSent."""
+class _Server(aiosmtplib.SMTP):
+    """The account's mail server."""
 
     def __init__(self, smtp: Smtp) -> None:
-        self.client = aiosmtplib.SMTP(
+        super().__init__(
             hostname=smtp.host,
             port=smtp.port,
             use_tls=smtp.security == "tls",
@@ -231,6 +231,25 @@ class _connected:  # noqa: N801  # Read as a verb.
             password=smtp.password.get_secret_value() if smtp.password else None,
             timeout=TIMEOUT_S,
         )
+
+
+class _ServerOf(_Server):
+    """The same for one post: its clearance is looked at behind the envelope, before the command that takes the mail."""
+
+    def __init__(self, smtp: Smtp, clearance: Clearance) -> None:
+        super().__init__(smtp)
+        self.clearance = clearance
+
+    async def data(self, message: str | bytes, /, **values: Any) -> aiosmtplib.SMTPResponse:
+        await self.clearance.confirm()
+        return await super().data(message, **values)
+
+
+class _connected:  # noqa: N801  # Read as a verb.
+    """A connection to the mail server, or NotSent."""
+
+    def __init__(self, client: aiosmtplib.SMTP) -> None:
+        self.client = client
 
     async def __aenter__(self) -> aiosmtplib.SMTP:
         try:
@@ -248,7 +267,7 @@ class _connected:  # noqa: N801  # Read as a verb.
 
 async def send_one(smtp: Smtp, message: EmailMessage) -> None:
     """Send one message that belongs to no post, such as a confirmation; raises NotSent."""
-    async with _connected(smtp) as client:
+    async with _connected(_Server(smtp)) as client:
         try:
             await client.send_message(message)
         except (aiosmtplib.SMTPException, OSError) as error:

@@ -12,7 +12,7 @@ from schemas.channels import MediaLimit
 from schemas.posts import Post
 from services.kit.telemetry import Clock
 from services.publisher.channels import NotSent, Publication, Retracted, Unknown
-from services.publisher.gate import Cleared
+from services.publisher.clearance import Clearance
 from services.publisher.ledger import Capabilities
 
 _MEDIA = MediaLimit(
@@ -40,16 +40,14 @@ class Feed:
     def __init__(self, rows: FeedRows, clock: Clock) -> None:
         self.rows, self.clock = rows, clock
 
-    async def publish(self, cleared: Cleared, *, key: str) -> Publication:
+    async def publish(self, clearance: Clearance, *, key: str) -> Publication:
         try:
-            await self.rows.show_in_feed(
-                cleared.post, last=lambda: cleared.check(self.clock.monotonic_s())
-            )
+            await self.rows.show_in_feed(clearance.post, last=clearance.check)
         except OperationalError as error:
             raise NotSent(f"no database: {error.orig}") from error
         except DBAPIError as error:
             raise Unknown(str(error.orig)) from error
-        return Publication(cleared.post.post_id, f"/#{cleared.post.post_id}")
+        return Publication(clearance.post.post_id, f"/#{clearance.post.post_id}")
 
     async def retract(self, publication: Publication) -> Retracted:
         await self.rows.remove_from_feed(publication.id)

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, Literal
@@ -17,6 +17,7 @@ from typing import Any, Final, Literal
 import httpx
 
 from services.publisher.channels import NotSent, Refused, Unknown
+from services.publisher.clearance import Clearance
 from services.publisher.rates import Told
 
 TIMEOUT_S: Final = 10.0
@@ -47,9 +48,16 @@ async def ask(
     now: datetime,
     hear: Hear = lambda _, __: None,
     allowed: frozenset[int] = frozenset(),
+    clearance: Clearance | None = None,
     **values: Any,
 ) -> tuple[httpx.Response, Told | None]:
-    """Ask once; `allowed` are refusals that the caller reads itself. Raises as the table says."""
+    """Ask once; `allowed` are refusals that the caller reads itself. Raises as the table says.
+
+    What publishes hands its `clearance` over: it is looked at behind the pool, the connection and its handshake. Raises
+    TooLate where it has run out by then.
+    """
+    if clearance is not None:
+        values["extensions"] = {"trace": _at_first_byte(clearance)}
     try:
         answer = await client.request(method, url, **values)
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
@@ -62,6 +70,16 @@ async def ask(
     if answer.is_success or answer.status_code in allowed:
         return answer, told
     raise failure(answer, told, now)
+
+
+def _at_first_byte(clearance: Clearance) -> Callable[[str, object], Awaitable[None]]:
+    """Return what httpcore calls at each of its steps (its "trace" extension); an error there ends the request."""
+
+    async def on_step(name: str, _: object) -> None:
+        if name.endswith(".send_request_headers.started"):
+            await clearance.confirm()
+
+    return on_step
 
 
 def failure(answer: httpx.Response, told: Told | None, now: datetime) -> Exception:

@@ -44,7 +44,7 @@ from services.publisher.channels import (
 from services.publisher.channels.http import ask, is_within, new_client, told_by
 from services.publisher.channels.pictures import Picture, Pictures
 from services.publisher.channels.threads import Part, Threads
-from services.publisher.gate import Cleared
+from services.publisher.clearance import Clearance
 from services.publisher.ledger import Capabilities
 from services.publisher.rates import Told
 
@@ -80,8 +80,8 @@ class Mastodon(Threads):
         self.client = new_client(base_url=account.url, connections=CONNECTIONS)
         self.software: str | None = None  # None: it did not say yet.
 
-    async def _send(self, cleared: Cleared, part: Part) -> Publication:
-        post = cleared.post
+    async def _send(self, clearance: Clearance, part: Part) -> Publication:
+        post = clearance.post
         form: dict[str, Any] = {"status": part.text, "visibility": self.account.visibility}
         if part.number == 0 and (media := await self.pictures.of(post, self._upload)):
             form["media_ids[]"] = media
@@ -91,8 +91,9 @@ class Mastodon(Threads):
         if part.above:
             form["in_reply_to_id"] = part.above[-1]
         headers = self._headers(f"{part.key}.{part.number + 1}" if part.of > 1 else part.key)
-        cleared.check(self.clock.monotonic_s())
-        answer, told = await self._ask("POST", "/api/v1/statuses", data=form, headers=headers)
+        answer, told = await self._ask(
+            "POST", "/api/v1/statuses", data=form, headers=headers, clearance=clearance
+        )
         made = answer.json()
         return Publication(str(made["id"]), made.get("url"), told)
 

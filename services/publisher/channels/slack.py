@@ -27,7 +27,7 @@ from services.publisher.channels import (
 )
 from services.publisher.channels.http import SKEW, ask, new_client
 from services.publisher.channels.threads import Part, Threads
-from services.publisher.gate import Cleared
+from services.publisher.clearance import Clearance
 from services.publisher.ledger import Capabilities
 
 CONNECTIONS: Final = 4
@@ -64,14 +64,14 @@ class Slack(Threads):
         self.account, self.clock = account, clock
         self.client = new_client(base_url=account.url, connections=CONNECTIONS, keeps=False)
 
-    async def _send(self, cleared: Cleared, part: Part) -> Publication:
+    async def _send(self, clearance: Clearance, part: Part) -> Publication:
         body: dict[str, Any] = {"text": _escaped(part.text), "unfurl_links": True}
         if part.above:
             body["thread_ts"] = part.above[0]
-        elif cleared.post.media:
-            body["blocks"] = _blocks(part.text, cleared.post)
-        cleared.check(self.clock.monotonic_s())
-        return Publication(str((await self._call("chat.postMessage", body))["ts"]))
+        elif clearance.post.media:
+            body["blocks"] = _blocks(part.text, clearance.post)
+        made = await self._call("chat.postMessage", body, clearance=clearance)
+        return Publication(str(made["ts"]))
 
     async def look_up(self, post: Post, *, key: str, age_s: float) -> Publication | None:
         oldest = self.clock.now() - timedelta(seconds=age_s) - SKEW
@@ -96,7 +96,12 @@ class Slack(Threads):
         await self.client.aclose()
 
     async def _call(
-        self, method: str, body: dict[str, Any], *, allowed: str = ""
+        self,
+        method: str,
+        body: dict[str, Any],
+        *,
+        allowed: str = "",
+        clearance: Clearance | None = None,
     ) -> dict[str, Any]:
         headers = {"authorization": f"Bearer {self.account.token.get_secret_value()}"}
         answer, _ = await ask(
@@ -104,6 +109,7 @@ class Slack(Threads):
             "POST",
             f"/api/{method}",
             now=self.clock.now(),
+            clearance=clearance,
             headers=headers,
             json=body | {"channel": self.account.channel_id},
         )

@@ -21,7 +21,7 @@ from services.kit.telemetry import Clock
 from services.publisher.accounts import StatuspageAccount
 from services.publisher.channels import Publication, Refused, Retracted
 from services.publisher.channels.http import ask, is_within, new_client
-from services.publisher.gate import Cleared
+from services.publisher.clearance import Clearance
 from services.publisher.ledger import Capabilities
 from services.publisher.page import COMPONENT_OF, IMPACT_OF
 from services.publisher.texts import first_line
@@ -47,17 +47,17 @@ class Statuspage:
         self.client = new_client(base_url=account.url, connections=CONNECTIONS)
         self.path = f"/v1/pages/{account.page_id}/incidents"
 
-    async def publish(self, cleared: Cleared, *, key: str) -> Publication:
-        post = cleared.post
+    async def publish(self, clearance: Clearance, *, key: str) -> Publication:
+        post = clearance.post
         if post.kind == "offer":
             raise Refused("a status page carries no offers")
         known = _ours(await self._newest(), post)
         body = {"incident": self._incident(post, is_new=known is None)}
-        cleared.check(self.clock.monotonic_s())
         if known is None:
-            answer = await self._ask("POST", self.path, json=body)
+            answer = await self._ask("POST", self.path, json=body, clearance=clearance)
         else:
-            answer = await self._ask("PATCH", f"{self.path}/{known['id']}", json=body)
+            where = f"{self.path}/{known['id']}"
+            answer = await self._ask("PATCH", where, json=body, clearance=clearance)
         return _publication(answer.json())
 
     async def look_up(self, post: Post, *, key: str, age_s: float) -> Publication | None:

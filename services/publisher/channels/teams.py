@@ -16,7 +16,7 @@ from services.publisher.accounts import TeamsAccount
 from services.publisher.channels import Publication, Refused, Retracted
 from services.publisher.channels.http import ask, new_client
 from services.publisher.channels.threads import Part, Threads
-from services.publisher.gate import Cleared
+from services.publisher.clearance import Clearance
 from services.publisher.ledger import Capabilities
 
 CONNECTIONS: Final = 2
@@ -41,8 +41,8 @@ class Teams(Threads):
         self.account, self.clock = account, clock
         self.client = new_client(connections=CONNECTIONS, keeps=False)
 
-    async def _send(self, cleared: Cleared, part: Part) -> Publication:
-        shown = cleared.post.media if part.number == 0 else ()
+    async def _send(self, clearance: Clearance, part: Part) -> Publication:
+        shown = clearance.post.media if part.number == 0 else ()
         card = {
             "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
             "type": "AdaptiveCard",
@@ -54,9 +54,8 @@ class Teams(Threads):
         }
         attachment = {"contentType": _CARD, "contentUrl": None, "content": card}
         body = {"type": "message", "attachments": [attachment]}
-        cleared.check(self.clock.monotonic_s())
         url = self.account.webhook.get_secret_value()
-        await ask(self.client, "POST", url, now=self.clock.now(), json=body)
+        await ask(self.client, "POST", url, now=self.clock.now(), clearance=clearance, json=body)
         return Publication(f"{part.key}.{part.number + 1}" if part.of > 1 else part.key)
 
     async def retract(self, publication: Publication) -> Retracted:

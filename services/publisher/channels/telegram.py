@@ -21,7 +21,7 @@ from services.publisher.accounts import TelegramAccount
 from services.publisher.channels import Publication, Refused, Retracted
 from services.publisher.channels.http import TOO_MANY, ask, new_client
 from services.publisher.channels.threads import Part, Threads, texts_of
-from services.publisher.gate import Cleared
+from services.publisher.clearance import Clearance
 from services.publisher.ledger import Capabilities
 from services.publisher.rates import Told
 
@@ -50,15 +50,15 @@ class Telegram(Threads):
     def texts(self, post: Post) -> list[str]:
         return texts_of(post, _LIMIT, first=_CAPTION if post.media else None)
 
-    async def _send(self, cleared: Cleared, part: Part) -> Publication:
+    async def _send(self, clearance: Clearance, part: Part) -> Publication:
         body: dict[str, Any] = {"chat_id": self.account.chat_id, "text": part.text}
-        if cleared.post.media and part.number == 0:
-            photo = cleared.post.media[0].url
+        if clearance.post.media and part.number == 0:
+            photo = clearance.post.media[0].url
             body = {"chat_id": self.account.chat_id, "photo": photo, "caption": part.text}
         if part.above:
             body["reply_parameters"] = {"message_id": int(part.above[-1])}
-        cleared.check(self.clock.monotonic_s())
-        made = await self._call("sendPhoto" if "photo" in body else "sendMessage", body)
+        method = "sendPhoto" if "photo" in body else "sendMessage"
+        made = await self._call(method, body, clearance=clearance)
         return Publication(str(made["result"]["message_id"]))
 
     async def retract(self, publication: Publication) -> Retracted:
@@ -74,11 +74,14 @@ class Telegram(Threads):
     async def aclose(self) -> None:
         await self.client.aclose()
 
-    async def _call(self, method: str, body: dict[str, Any]) -> dict[str, Any]:
+    async def _call(
+        self, method: str, body: dict[str, Any], *, clearance: Clearance | None = None
+    ) -> dict[str, Any]:
         path = f"/bot{self.account.token.get_secret_value()}/{method}"
         answer, _ = await ask(
-            self.client, "POST", path, now=self.clock.now(), hear=_hear, json=body
-        )
+            self.client, "POST", path, now=self.clock.now(), hear=_hear, clearance=clearance,
+            json=body,
+        )  # fmt: skip
         found: dict[str, Any] = answer.json()
         return found
 

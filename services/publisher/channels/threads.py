@@ -20,7 +20,8 @@ from services.publisher.channels import (
     Unknown,
     as_documented,
 )
-from services.publisher.gate import Cleared, TooLate
+from services.publisher.clearance import Clearance
+from services.publisher.gate import TooLate
 from services.publisher.ledger import Capabilities
 from services.publisher.texts import parts
 
@@ -41,19 +42,19 @@ class Threads(ABC):
 
     capabilities: Capabilities
 
-    async def publish(self, cleared: Cleared, *, key: str) -> Publication:
-        return await self.go_on(cleared, key=key, so_far=Publication(""))
+    async def publish(self, clearance: Clearance, *, key: str) -> Publication:
+        return await self.go_on(clearance, key=key, so_far=Publication(""))
 
-    async def go_on(self, cleared: Cleared, *, key: str, so_far: Publication) -> Publication:
+    async def go_on(self, clearance: Clearance, *, key: str, so_far: Publication) -> Publication:
         """Send the parts behind those of `so_far`; raises Partly where some are out and some are not."""
-        texts = self.texts(cleared.post)
+        texts = self.texts(clearance.post)
         done = so_far
         for number in range(len(so_far.id.split()), len(texts)):
             above = tuple(done.id.split())
             part = Part(key=key, text=texts[number], number=number, of=len(texts), above=above)
             try:
                 with as_documented():
-                    made = await self._send(cleared, part)
+                    made = await self._send(clearance, part)
             except TooLate as error:
                 if done is so_far:
                     raise
@@ -71,8 +72,8 @@ class Threads(ABC):
         return texts_of(post, self.capabilities.text)
 
     @abstractmethod
-    async def _send(self, cleared: Cleared, part: Part) -> Publication:
-        """Send one part; the last line before the I/O is `cleared.check(...)`."""
+    async def _send(self, clearance: Clearance, part: Part) -> Publication:
+        """Send one part; the clearance is looked at last before its first byte."""
 
 
 def texts_of(post: Post, limit: TextLimit, *, first: TextLimit | None = None) -> list[str]:

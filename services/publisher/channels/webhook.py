@@ -16,7 +16,7 @@ from services.kit.telemetry import Clock
 from services.publisher.accounts import WebhookAccount
 from services.publisher.channels import Publication, Retracted
 from services.publisher.channels.http import ask, new_client
-from services.publisher.gate import Cleared
+from services.publisher.clearance import Clearance
 from services.publisher.ledger import Capabilities
 
 CONNECTIONS = 32
@@ -38,12 +38,11 @@ class Webhook:
         )
         self.client = new_client(connections=CONNECTIONS, keeps=account.deduplicates)
 
-    async def publish(self, cleared: Cleared, *, key: str) -> Publication:
-        post = cleared.post
+    async def publish(self, clearance: Clearance, *, key: str) -> Publication:
+        post = clearance.post
         body = self._body("post.published", post.model_dump(mode="json", exclude_none=True))
         headers = self._headers(key, body)
-        cleared.check(self.clock.monotonic_s())
-        await self._deliver(headers, body)
+        await self._deliver(headers, body, clearance)
         return Publication(key)
 
     async def retract(self, publication: Publication) -> Retracted:
@@ -66,12 +65,15 @@ class Webhook:
         ]
         return signed_headers(secrets, message_id=message_id, at=self.clock.now(), body=body)
 
-    async def _deliver(self, headers: dict[str, str], body: bytes) -> None:
+    async def _deliver(
+        self, headers: dict[str, str], body: bytes, clearance: Clearance | None = None
+    ) -> None:
         await ask(
             self.client,
             "POST",
             self.account.url,
             now=self.clock.now(),
+            clearance=clearance,
             content=body,
             headers=headers,
         )

@@ -31,7 +31,7 @@ from services.kit.telemetry import Clock
 from services.publisher.accounts import WebPushAccount
 from services.publisher.channels import NotSent, Partly, Publication, Refused, Retracted, Unknown
 from services.publisher.channels.http import ask, new_client
-from services.publisher.gate import Cleared
+from services.publisher.clearance import Clearance
 from services.publisher.ledger import Capabilities
 from services.publisher.page import concerns
 from services.publisher.push_store import Browser
@@ -85,8 +85,8 @@ class WebPush:
         self.client = new_client(connections=CONNECTIONS)
         self._signed: dict[str, tuple[float, str]] = {}
 
-    async def publish(self, cleared: Cleared, *, key: str) -> Publication:
-        post = cleared.post
+    async def publish(self, clearance: Clearance, *, key: str) -> Publication:
+        post = clearance.post
         if post.kind == "offer":
             raise Refused("people asked to be told of disruptions: no offer is pushed to them")
         told = await self.browsers.told(key)
@@ -94,7 +94,7 @@ class WebPush:
         left, done = [one for one in wanted if one.name not in told], _Round()
         for first in range(0, len(left), AT_ONCE):
             await asyncio.gather(
-                *(self._tell(one, cleared, key, done) for one in left[first : first + AT_ONCE])
+                *(self._tell(one, clearance, key, done) for one in left[first : first + AT_ONCE])
             )
             await self.browsers.note(key, done.noted)
             done.noted.clear()
@@ -106,14 +106,13 @@ class WebPush:
         parts = (("refused", done.refused), ("gone and forgotten", done.gone))
         return Publication(key, detail=", ".join(f"{n} {what}" for what, n in parts if n))
 
-    async def _tell(self, one: Browser, cleared: Cleared, key: str, done: _Round) -> None:
-        post = cleared.post
+    async def _tell(self, one: Browser, clearance: Clearance, key: str, done: _Round) -> None:
+        post = clearance.post
         try:
             body = encrypt(one, json.dumps(self._message(post, key)).encode())
-            cleared.check(self.clock.monotonic_s())
             answer, _ = await ask(
                 self.client, "POST", one.endpoint, now=self.clock.now(), allowed=GONE,
-                content=body, headers=self._headers(one.endpoint, post, key),
+                clearance=clearance, content=body, headers=self._headers(one.endpoint, post, key),
             )  # fmt: skip
         except (NotSent, Unknown) as error:
             if (self.clock.now() - post.due_at).total_seconds() < PATIENCE_S:

@@ -28,7 +28,7 @@ from services.publisher.channels import (
 from services.publisher.channels.http import ask, new_client, told_by
 from services.publisher.channels.pictures import Picture, Pictures
 from services.publisher.channels.threads import Part, Threads
-from services.publisher.gate import Cleared
+from services.publisher.clearance import Clearance
 from services.publisher.ledger import Capabilities
 from services.publisher.rates import Told
 
@@ -62,15 +62,14 @@ class X(Threads):
             resource_owner_secret=account.token_secret.get_secret_value(),
         )
 
-    async def _send(self, cleared: Cleared, part: Part) -> Publication:
+    async def _send(self, clearance: Clearance, part: Part) -> Publication:
         body: dict[str, Any] = {"text": part.text}
-        if part.number == 0 and (media := await self.pictures.of(cleared.post, self._upload)):
+        if part.number == 0 and (media := await self.pictures.of(clearance.post, self._upload)):
             body["media"] = {"media_ids": media}
         if part.above:
             body["reply"] = {"in_reply_to_tweet_id": part.above[-1]}
-        cleared.check(self.clock.monotonic_s())
         try:
-            answer, told = await self._ask("POST", "/2/tweets", json=body)
+            answer, told = await self._ask("POST", "/2/tweets", json=body, clearance=clearance)
         except Refused as error:
             if "duplicate" not in str(error).lower():
                 raise
