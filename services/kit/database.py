@@ -15,11 +15,14 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, ExceptionContext, event, exc, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 POOL_SIZE: Final = 8
 IDLE_S: Final = 5.0
+CONNECT_S: Final = 10
 STATEMENT_MS: Final = 15_000
+SILENT_S: Final = 20.0  # It would have ended the statement by then: its host is gone.
+IDLE_IN_TRANSACTION_MS: Final = 10_000  # Who is gone keeps no row locked.
 OUTAGES: Final = (exc.DBAPIError, exc.TimeoutError, OSError)
 MISTAKES: Final = (exc.IntegrityError, exc.ProgrammingError, exc.DataError)  # Of ours, among them.
 sql: Final = functools.lru_cache(1_000)(text)  # Parsed once, not at each use.
@@ -29,17 +32,22 @@ def new_engine(database: str, *, schema: str) -> AsyncEngine:
     """Return a pool for a `postgresql://` address whose search path is this service's schema."""
     if not database.startswith("postgresql://"):
         raise ValueError("INTERLOCK_DATABASE: an address such as postgresql://user@host/name")
-    of_session = {"search_path": schema, "statement_timeout": str(STATEMENT_MS), "timezone": "UTC"}
+    limits = {"statement_timeout": STATEMENT_MS, "idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION_MS}  # fmt: skip
     engine = create_async_engine(
         database.replace("postgresql://", "postgresql+asyncpg://", 1),
         pool_size=POOL_SIZE,
         max_overflow=0,
-        connect_args={"timeout": 10, "server_settings": of_session},
+        connect_args=_connect_args(schema, {k: str(v) for k, v in limits.items()}, SILENT_S),
     )
     event.listen(engine.sync_engine, "checkin", _note_use)
     event.listen(engine.sync_engine, "checkout", _ping_if_idle)
     event.listen(engine.sync_engine, "handle_error", _name_refusal)
     return engine
+
+
+def _connect_args(schema: str, limits: dict[str, str], silent_s: float | None) -> dict[str, Any]:
+    of_session = {"search_path": schema, "timezone": "UTC"} | limits
+    return {"timeout": CONNECT_S, "command_timeout": silent_s, "server_settings": of_session}
 
 
 def _name_refusal(context: ExceptionContext) -> None:
@@ -63,8 +71,9 @@ def _ping_if_idle(connection: Any, record: ConnectionPoolEntry, _: Any) -> None:
 
 async def migrate(engine: AsyncEngine, *, schema: str, versions: Path) -> None:
     """Bring the schema to its newest version; services that start together wait for each other."""
-    async with engine.begin() as connection:
-        await connection.execute(text("SET LOCAL statement_timeout = 0"))  # For an index.
+    args = _connect_args(schema, {}, None)  # An index may take its time.
+    patient = create_async_engine(engine.url, poolclass=NullPool, connect_args=args)
+    async with patient.begin() as connection:
         lock = zlib.crc32(f"interlock/{schema}".encode())
         await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": lock})
         await connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {schema}"))

@@ -162,6 +162,8 @@ def _try(found: list[rows.Row], campaign: Campaign, known: Known) -> _Tried:
 
 async def _export(post_desk: PostDesk, campaign_id: Id, form: rows.Format) -> AsyncIterator[str]:
     async with post_desk.engine.connect() as connection:
+        # Whoever reads a long file slowly holds no lock.
+        await connection.execute(sql("SET LOCAL idle_in_transaction_session_timeout = '1h'"))
         found = await connection.stream(
             sql(EXPORT).execution_options(yield_per=EXPORT_ROWS), {"id": campaign_id}
         )

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import uuid
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DataError, DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from ops.embedded.system import System
 from services.kit import database
 from services.publisher.app import VERSIONS
+from tests.frozen import a_way_to
 
 
 @pytest.mark.parametrize("idle_s", [-1.0, 60.0])
@@ -54,6 +56,44 @@ async def test_values_that_the_database_refuses_are_no_outage(
         await engine.dispose()
 
 
+async def test_a_server_that_is_silent_is_an_outage_and_the_next_request_goes_to_another(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host that lost its power closes nothing: who asked it waited for ever, an update among them."""
+    monkeypatch.setattr(database, "SILENT_S", 0.5)
+    port = urlsplit(system.database).port or 0
+    async with a_way_to(port) as way:
+        address = system.database.replace(f":{port}/", f":{way.port}/")
+        engine = database.new_engine(address, schema="public")
+        try:
+            await _ask(engine)
+            way.freeze()
+            with pytest.raises(database.OUTAGES):
+                await _ask(engine)
+            await _ask(engine)
+        finally:
+            await engine.dispose()
+
+
+async def test_what_a_client_that_is_gone_has_locked_is_free_again(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same from the other side: its transaction stood for two hours, and who waited for its rows with it."""
+    monkeypatch.setattr(database, "IDLE_IN_TRANSACTION_MS", 500)
+    gone = database.new_engine(system.database, schema="public")
+    left = database.new_engine(system.database, schema="public")
+    lock = text("SELECT pg_advisory_xact_lock(4711)")
+    try:
+        async with gone.connect() as silent, left.begin() as connection:
+            await silent.execute(lock)
+            await connection.execute(lock)
+            with pytest.raises(DBAPIError):
+                await _ask_on(silent)
+    finally:
+        await gone.dispose()
+        await left.dispose()
+
+
 async def test_a_schema_of_a_newer_version_is_left_alone_and_that_is_said(system: System) -> None:
     schema = f"newer_{uuid.uuid4().hex[:8]}"
     engine = database.new_engine(system.database, schema=schema)
@@ -73,4 +113,8 @@ async def test_a_schema_of_a_newer_version_is_left_alone_and_that_is_said(system
 
 async def _ask(engine: AsyncEngine) -> None:
     async with engine.connect() as connection:
-        assert (await connection.execute(text("SELECT 1"))).scalar_one() == 1
+        await _ask_on(connection)
+
+
+async def _ask_on(connection: AsyncConnection) -> None:
+    assert (await connection.execute(text("SELECT 1"))).scalar_one() == 1
