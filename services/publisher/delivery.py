@@ -2,7 +2,7 @@
 
     judge → its turn → intent → judge again → publish → sent → outcome
 
-Whatever is certain is written down; whatever is not is decided by `ledger.after_unknown`. When the
+Whatever is certain is written down; whatever is not is in doubt (`doubts.py`). When the
 database goes away the way begins anew from what the ledger says. Offers wait for their turn, which
 the account's circuit and the network's rate give; an update is tried whatever the circuit says.
 """
@@ -26,11 +26,9 @@ from services.publisher.backoff import backoff_s
 from services.publisher.channels import (
     Channel,
     Duplicate,
-    Learns,
     NotSent,
     Partly,
     Publication,
-    ReadsBack,
     Refused,
     Uncertain,
     Unknown,
@@ -38,23 +36,19 @@ from services.publisher.channels import (
 )
 from services.publisher.channels.threads import Threads
 from services.publisher.clearance import Clearance
+from services.publisher.doubts import Doubts
 from services.publisher.ends import DETAIL_CHARS, Ends
 from services.publisher.gate import Cleared, Held, Stale, TooLate, Verdict, Waiting
 from services.publisher.job import Job
 from services.publisher.ledger import (
-    GiveUp,
-    LookUp,
-    SendAgain,
-    after_unknown,
     refusal,
 )
 from services.publisher.paces import Paces
-from services.publisher.proof import LOST, PART
+from services.publisher.proof import PART
 from services.publisher.rates import Told
 from services.publisher.store import Store, Unsent
 from services.publisher.takeback import TakeBack
 
-UNKNOWN_TRIES: Final = 5  # An update on a channel that knows no keys is not said twenty times.
 RENEW_S: Final = 1.0  # So long a connection stands and waits for a fence.
 LONGEST_REST_S: Final = 2.0  # Then the gate is asked again: a hold may have opened.
 TELL_AFTER_S: Final = 600.0  # An update that did not get through so long is a person's matter.
@@ -89,6 +83,7 @@ class Delivery:
         self.store, self.channels, self.gate, self.paces = store, channels, gate, paces
         self.take_back, self.clock, self.emit, self.chance = take_back, clock, emit, chance
         self.ends = Ends(store, gate, take_back, clock=clock, emit=emit)
+        self.doubts = Doubts(channels, self.ends, clock=clock, rest=self._wait)
         self.late: dict[str, str] = {}  # Updates that do not get through, and why.
 
     def remarks(self) -> dict[str, str]:
@@ -186,7 +181,7 @@ class Delivery:
             return False
         job.adopt(entry)
         await self.store.adopt_intent(job.post.post_id)
-        return await self._decide(job, "a publisher ended in the middle of the send")
+        return await self.doubts.decide(job, "a publisher ended in the middle of the send")
 
     async def _without_sending(
         self, job: Job, result: Result, reason: str, *, hold_id: str | None = None
@@ -194,8 +189,8 @@ class Delivery:
         """End a post that must not be sent (any more); True at the end, False to look once more."""
         if job.maybe_sent:
             before = job.last_failure or "it may have gone out before"
-            await self.ends.end(job, "uncertain", f"{before}: {reason}")
-        elif job.so_far is not None:
+            return await self.doubts.decide(job, f"{before}: {reason}", may_send=False)
+        if job.so_far is not None:
             await self.ends.end_in_part(job, reason)
         elif await self.store.record_unsent(
             Unsent(
@@ -280,7 +275,7 @@ class Delivery:
                 job.maybe_sent, job.unknowns = True, job.unknowns + 1
                 self.paces.failed(account, why)
                 await self.ends.note(job, cleared, f"unknown: {why}")
-                is_end = await self._decide(job, why)
+                is_end = await self.doubts.decide(job, why)
         return is_end or await self._retry(job, why, after_s=after_s)
 
     async def _on_part(self, job: Job, cleared: Cleared, error: Partly) -> None:
@@ -310,62 +305,6 @@ class Delivery:
         else:
             await self.ends.note(job, cleared, f"refused: {error}")
             await self.ends.end(job, "failed", str(error))
-
-    def _age_s(self, job: Job) -> float:
-        """Return for how long the post may have been there: since its first try began."""
-        assert job.begun_at is not None
-        return (self.clock.now() - job.begun_at).total_seconds()
-
-    async def _decide(self, job: Job, why: str, *, looked: bool = False) -> bool:
-        """Decide behind an unknown outcome; True at the end, False to send again."""
-        if never := self._refusal(job):
-            await self.ends.end(job, "uncertain", f"{why}, and now {never}")
-            return True
-        channel = self.channels[job.post.account]
-        if isinstance(channel, Learns):
-            await channel.learn()
-        can = channel.capabilities
-        decision = after_unknown(job.post.kind, can, age_s=self._age_s(job), looked=looked)
-        match decision:
-            case SendAgain():
-                is_blind = can.idempotent_s == 0 and not can.refuses_duplicates
-                if is_blind and job.unknowns >= UNKNOWN_TRIES:
-                    await self.ends.end(job, "uncertain", why)
-                    return True
-                return False
-            case LookUp():
-                return await self._look_up(job, channel, why)
-            case GiveUp(reason):
-                await self.ends.end(job, "uncertain", f"{reason}: {why}")
-                return True
-            case _:
-                assert_never(decision)
-
-    async def _look_up(self, job: Job, channel: Channel, why: str) -> bool:
-        assert isinstance(channel, ReadsBack), "its capabilities say that it reads back"
-        can = channel.capabilities
-        while not job.dropped:
-            try:
-                with as_documented():
-                    found = await channel.look_up(
-                        job.post, key=job.post.post_id, age_s=self._age_s(job)
-                    )
-            except (NotSent, Unknown, Refused) as error:
-                if self.clock.now() >= job.post.latest_at:
-                    await self.ends.end(
-                        job, "uncertain", f"{why}; nor could it be looked up: {error}"
-                    )
-                    return True
-                job.last_failure = str(error)[:DETAIL_CHARS]
-                await self._wait(job)
-                if channel.capabilities != can:  # It has learned that there is another way.
-                    return await self._decide(job, why)
-                continue
-            if found is None:
-                return await self._decide(job, why, looked=True)
-            await self.ends.sent(job, self.ends.attempt(job, None, LOST), found)
-            return True
-        return True
 
     async def _retry(self, job: Job, why: str, *, after_s: float = 0) -> bool:
         job.last_failure, job.has_turn = why[:DETAIL_CHARS], False

@@ -129,6 +129,11 @@ class LookUp:
 
 
 @dataclass(frozen=True, slots=True)
+class NotThere:
+    """It was looked for where one can know: nothing was sent."""
+
+
+@dataclass(frozen=True, slots=True)
 class GiveUp:
     """Nobody can know; the ledger says so."""
 
@@ -152,3 +157,17 @@ def after_unknown(
     if kind == "update":
         return SendAgain()  # Twice is better than never.
     return GiveUp("the outcome is unknown and the channel would not recognise a second try")
+
+
+def in_doubt_and_held(
+    can: Capabilities, *, parts: int, looked: bool = False
+) -> LookUp | NotThere | GiveUp:
+    """Decide on such a send where there may be no other: a hold covers it by now, or it is too late.
+
+    What stands is to be taken back, so that it is looked for; in a thread a part may stand where the whole does not.
+    """
+    if can.reads_back != "none" and not looked:
+        return LookUp()
+    if can.reads_back == "exact" and parts == 1:
+        return NotThere()
+    return GiveUp("looked for and not found" if looked else "the network cannot be asked")

@@ -50,6 +50,12 @@ class PageStore:
             await connection.execute(insert(FEED).values(values).on_conflict_do_nothing())
         self.on_change()
 
+    async def is_in_feed(self, post_id: str) -> bool:
+        """Say whether a post stands there."""
+        statement = select(FEED.c.post_id).where(FEED.c.post_id == post_id)
+        async with self.engine.connect() as connection:
+            return (await connection.execute(statement)).first() is not None
+
     async def remove_from_feed(self, post_id: str) -> None:
         """Take a post out of the feed; again is the same."""
         async with self.engine.begin() as connection:

@@ -234,6 +234,15 @@ class Line(Threads):
             raise Unknown("the answer was lost")
         return Publication(name)
 
+    async def look_up(self, post: Post, *, key: str, age_s: float) -> Publication | None:
+        await self._wait()
+        if self.network.chance.random() < self.network.faults:
+            raise NotSent("not now")
+        parts = range(1 + len(post.thread))
+        names = [f"{key}.{number}" for number in parts] if post.thread else [key]
+        is_there = all(name in self.network.standing for name in names)
+        return Publication(" ".join(names)) if is_there else None
+
     async def retract(self, publication: Publication) -> Retracted:
         if self.network.chance.random() < self.network.faults:
             raise NotSent("not now")

@@ -111,6 +111,11 @@ MUTANTS: dict[str, Mutant] = {
         "a hold does not take back what is out",
         ((_TAKE_BACK, "        if hold.take_back_s == 0:\n            return\n", "        return\n"),),
     ),
+    "doubt_unlooked": Mutant(
+        "what may have gone out is not looked for when a hold covers it",
+        ((_LEDGER, '    if can.reads_back != "none" and not looked:\n        return LookUp()\n    if can.reads_back == "exact" and parts',
+          "    if looked and parts"),),
+    ),
     "left_retracting": Mutant(
         "a retraction that was begun and left is never ended",
         ((_STREAM, "                await self.delivery.take_back.resume(before)", "                pass"),),
@@ -130,7 +135,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "thread_forgotten": Mutant(
         "a hold between two parts of a thread is as one before the first",
-        ((_DELIVERY, "        elif job.so_far is not None:\n            await self.ends.end_in_part(job, reason)\n", ""),),
+        ((_DELIVERY, "        if job.so_far is not None:\n            await self.ends.end_in_part(job, reason)\n        elif", "        if"),),
     ),
     "thread_unlooked": Mutant(
         "the parts of a thread go out on the clearance of the first",
@@ -144,7 +149,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "adopt_as_new": Mutant(
         "an intent that a dead publisher left is taken for one that was not sent",
-        ((_DELIVERY, 'return await self._decide(job, "a publisher ended in the middle of the send")', "return False"),),
+        ((_DELIVERY, 'return await self.doubts.decide(job, "a publisher ended in the middle of the send")', "return False"),),
     ),
     "held_unwritten": Mutant(
         "what the gate holds is said, and not written down",

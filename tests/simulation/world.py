@@ -57,7 +57,9 @@ class World:
         }
         self.log = Log(self.loop, self.chance, counts)
         self.log.on_append = self._see
-        ever = Capabilities(idempotent_s=float("inf"), can_delete=True, threads=True)
+        ever = Capabilities(
+            idempotent_s=float("inf"), can_delete=True, reads_back="exact", threads=True
+        )
         never = Capabilities(idempotent_s=0, can_delete=True, threads=True)
         self.networks = {
             "social": Network("social", ever, self.chance),
@@ -217,12 +219,15 @@ class World:
             for network in self.networks.values()
             for key, post in network.standing.items()
             if post.kind == "offer" and (post.labels["network"], post.labels["line"]) in scopes
-            and self._can_be_taken_back(post)
+            and self._can_be_taken_back(network, post)
         ]  # fmt: skip
 
-    def _can_be_taken_back(self, post: Post) -> bool:
+    def _can_be_taken_back(self, network: Network, post: Post) -> bool:
         row = self.plant.rows.get(post.post_id)
-        return row is not None and row.state in ("intent", "sent", "retracting")
+        # Where one can look, nobody may say that it is uncertain; of a thread a part may stand alone.
+        is_known = network.can.reads_back == "exact" and not post.thread
+        known = ("intent", "sent", "retracting", *(("uncertain",) if is_known else ()))
+        return row is not None and row.state in known
 
     def _is_released(self) -> list[str]:
         return [

@@ -28,9 +28,11 @@ from services.publisher.ledger import (
     Capabilities,
     GiveUp,
     LookUp,
+    NotThere,
     SendAgain,
     after_unknown,
     before,
+    in_doubt_and_held,
 )
 from services.publisher.offsets import Offsets
 from services.publisher.page import PageSettings
@@ -101,6 +103,24 @@ def test_what_it_means_that_a_post_was_looked_for_and_not_found(
 ) -> None:
     assert kind in ("offer", "update")
     found = after_unknown(kind, capabilities, age_s=100, looked=True)  # type: ignore[arg-type]
+    assert isinstance(found, decision)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "parts", "looked", "decision"),
+    [
+        (BY_KEY, 1, False, LookUp),
+        (BY_WORDS, 3, False, LookUp),
+        (FOR_EVER, 1, False, GiveUp),  # It could only be sent again.
+        (BY_KEY, 1, True, NotThere),
+        (BY_WORDS, 1, True, GiveUp),
+        (BY_KEY, 3, True, GiveUp),  # A part may stand where the whole does not.
+    ],
+)
+def test_what_may_have_gone_out_is_looked_for_where_it_may_not_be_sent_again(
+    capabilities: Capabilities, parts: int, looked: bool, decision: type[object]
+) -> None:
+    found = in_doubt_and_held(capabilities, parts=parts, looked=looked)
     assert isinstance(found, decision)
 
 

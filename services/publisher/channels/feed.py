@@ -27,6 +27,8 @@ class FeedRows(Protocol):
     async def show_in_feed(self, post: Post, *, last: Callable[[], None]) -> None:
         """Add the post; `last` is called right before the row is written, and may raise."""
 
+    async def is_in_feed(self, post_id: str) -> bool: ...
+
     async def remove_from_feed(self, post_id: str) -> None: ...
 
 
@@ -34,7 +36,7 @@ class Feed:
     """Our own page: every try of one post is one row."""
 
     capabilities = Capabilities(
-        idempotent_s=math.inf, can_delete=True, media=_MEDIA, parallel=PARALLEL
+        idempotent_s=math.inf, can_delete=True, reads_back="exact", media=_MEDIA, parallel=PARALLEL
     )
 
     def __init__(self, rows: FeedRows, clock: Clock) -> None:
@@ -47,7 +49,10 @@ class Feed:
             raise NotSent(f"no database: {error.orig}") from error
         except DBAPIError as error:
             raise Unknown(str(error.orig)) from error
-        return Publication(clearance.post.post_id, f"/#{clearance.post.post_id}")
+        return _publication(clearance.post)
+
+    async def look_up(self, post: Post, *, key: str, age_s: float) -> Publication | None:
+        return _publication(post) if await self.rows.is_in_feed(post.post_id) else None
 
     async def retract(self, publication: Publication) -> Retracted:
         await self.rows.remove_from_feed(publication.id)
@@ -55,3 +60,7 @@ class Feed:
 
     async def aclose(self) -> None:
         return
+
+
+def _publication(post: Post) -> Publication:
+    return Publication(post.post_id, f"/#{post.post_id}")
