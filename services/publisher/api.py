@@ -42,7 +42,7 @@ class Taken(BaseModel):
 
 
 class TakeBackPlan(BaseModel):
-    """What would be taken back, the newest first."""
+    """What would be taken back: how many in all, and the newest thousand of them."""
 
     deleted: int
     impossible: int
@@ -87,10 +87,10 @@ def _add_ledger(router: APIRouter, stream: Stream, store: Store, archive: Archiv
     async def try_take_back(asked: WouldTakeBack, _: Caller = require(*READERS)) -> TakeBackPlan:
         """Say what a hold with these matchers would take back now; nothing is done."""
         since = stream.clock.now() - timedelta(seconds=asked.within_s)
-        found = await stream.delivery.take_back.would_take(
+        plan = await stream.delivery.take_back.would_take(
             lambda labels: covers(asked.matchers, labels), since=since
         )
-        plan = [
+        newest = [
             Taken(
                 post_id=entry.post_id,
                 account=entry.account,
@@ -98,13 +98,9 @@ def _add_ledger(router: APIRouter, stream: Stream, store: Store, archive: Archiv
                 url=entry.url,
                 can_be_deleted=can,
             )
-            for entry, can in found
+            for entry, can in plan.newest
         ]
-        return TakeBackPlan(
-            deleted=sum(one.can_be_deleted for one in plan),
-            impossible=sum(not one.can_be_deleted for one in plan),
-            posts=plan,
-        )
+        return TakeBackPlan(deleted=plan.deleted, impossible=plan.impossible, posts=newest)
 
     @router.get("/v1/accounts")
     async def list_accounts(_: Caller = require(*READERS)) -> dict[str, AccountState]:

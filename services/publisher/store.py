@@ -11,26 +11,29 @@ from pydantic_core import to_json
 from sqlalchemy import (
     BigInteger,
     Column,
+    ColumnElement,
     DateTime,
     Integer,
     MetaData,
     Row,
     String,
     Table,
+    cast,
     func,
+    literal,
     select,
     update,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from schemas.base import without_nul
+from schemas.labels import Labels
 from schemas.posts import Kind, Post
 from services.kit.batches import Batches
 from services.publisher.ledger import Attempt, Entry, State, before
 
 SCHEMA = "publisher"
-TAKE_BACK_ROWS = 10_000
 _META = MetaData()
 _AT = DateTime(timezone=True)
 
@@ -162,6 +165,15 @@ class Sent:
     url: str | None
     detail: str = ""
     kind: Kind = "offer"
+
+
+def _sent_between(
+    since: datetime, until: datetime, *, account: str, labels: Sequence[Labels]
+) -> ColumnElement[bool]:
+    given = literal([to_json(one).decode() for one in labels], ARRAY(String))
+    is_one_of_them = LEDGER.c.labels.in_(select(cast(func.unnest(given), JSONB)))
+    sent = (LEDGER.c.kind == "offer") & (LEDGER.c.state == "sent") & (LEDGER.c.account == account)
+    return sent & LEDGER.c.done_at.between(since, until) & is_one_of_them
 
 
 P = TypeVar("P", Intent, Unsent)
@@ -299,16 +311,42 @@ class Store:
         async with self.engine.begin() as connection:
             return bool((await connection.execute(statement)).rowcount)
 
-    async def sent_since(self, since: datetime) -> list[Entry]:
-        """Return offers that were sent since then, the newest first."""
+    async def sent_labels(self, since: datetime) -> list[tuple[str, Labels]]:
+        """Return the accounts and labels, each pair once, of offers that were sent since then."""
+        sent = (LEDGER.c.kind == "offer", LEDGER.c.state == "sent", LEDGER.c.done_at >= since)
+        statement = select(LEDGER.c.account, LEDGER.c.labels).where(*sent).distinct()
+        async with self.engine.connect() as connection:
+            return [(row.account, row.labels) for row in await connection.execute(statement)]
+
+    async def sent_between(
+        self,
+        since: datetime,
+        until: datetime,
+        *,
+        account: str,
+        labels: Sequence[Labels],
+        limit: int,
+    ) -> list[Entry]:
+        """Return so many of an account's offers with one of these labels, the newest first."""
         statement = (
             select(LEDGER)
-            .where(LEDGER.c.kind == "offer", LEDGER.c.state == "sent", LEDGER.c.done_at >= since)
+            .where(_sent_between(since, until, account=account, labels=labels))
             .order_by(LEDGER.c.done_at.desc())
-            .limit(TAKE_BACK_ROWS)
+            .limit(limit)
         )
         async with self.engine.connect() as connection:
             return [entry_of(row) for row in await connection.execute(statement)]
+
+    async def count_between(
+        self, since: datetime, until: datetime, *, account: str, labels: Sequence[Labels]
+    ) -> tuple[int, int]:
+        """Return how many there are, and how many of them have a name on the network."""
+        statement = select(func.count(), func.count(func.nullif(LEDGER.c.publication, ""))).where(
+            _sent_between(since, until, account=account, labels=labels)
+        )
+        async with self.engine.connect() as connection:
+            every, named = (await connection.execute(statement)).one()
+            return every, named
 
     async def left_retracting(self, before_at: datetime) -> list[Entry]:
         """Return retractions that somebody began and nobody ended."""

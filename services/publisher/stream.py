@@ -52,6 +52,7 @@ GROUP_DUE: Final = "publisher"
 GROUP_UPDATES: Final = "publisher-updates"
 HOLD_RECORDS: Final = 5_000  # At a start there may be a million.
 READY_FENCE_S: Final = 3 * PROBE_S
+ON_ITS_WAY_S: Final = 1.0  # By then what was sent within the lease is written down.
 RESUME_EVERY_S: Final = 15.0
 RESUME_AFTER_S: Final = 60.0  # Longer than a retraction that is worked on rests and asks.
 Carries: TypeAlias = Literal["all", "offers", "updates"]
@@ -144,6 +145,8 @@ class Stream:
 
     async def _take_back(self, hold: HoldOpened) -> None:
         await self.gate.knows()
+        if hold.take_back_s == 0:  # Nothing of before; an update goes first.
+            await asyncio.sleep(ON_ITS_WAY_S)
         while hold.hold_id in self.gate.holds:
             try:
                 await self.delivery.take_back.take_back(hold)

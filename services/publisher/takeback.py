@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
 from schemas.holds import HoldOpened
+from schemas.labels import Labels
 from schemas.posts import Outcome, Post, Result, RetractPost
 from services.kit.telemetry import Clock
 from services.publisher.accounts import AnyAccount
@@ -34,9 +36,21 @@ from services.publisher.store import Store
 TRIES: Final = 10  # About two minutes; then a person is told.
 LONGEST_REST_S: Final = 20.0  # Far below the time after which another publisher takes it over.
 DETAIL_CHARS: Final = 500
+PAGE_POSTS: Final = 500
+PLAN_POSTS: Final = 1_000
 APOLOGY_USEFUL_S: Final = 3_600
 APOLOGY_LEFT_S: Final = 600  # So long after its intent nobody is at it any more.
+Covers = Callable[[Labels], bool]
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What would be taken back: counts of all, and the newest with whether each can be deleted."""
+
+    deleted: int
+    impossible: int
+    newest: list[tuple[Entry, bool]]
 
 
 class TakeBack:
@@ -57,30 +71,44 @@ class TakeBack:
         self.store, self.channels, self.accounts, self.paces = store, channels, accounts, paces
         self.clock, self.emit, self.say, self.chance = clock, emit, say, chance
 
-    async def would_take(
-        self, covers: Callable[[dict[str, str]], bool], *, since: datetime
-    ) -> list[tuple[Entry, bool]]:
-        """Return what would be taken back, the newest first, and whether its channel can delete."""
-        return [
-            (entry, self._can_delete(entry))
-            for entry in await self.store.sent_since(since)
-            if covers(entry.labels)
-        ]
+    async def would_take(self, covers: Covers, *, since: datetime) -> Plan:
+        """Return what would be taken back now: how many, and the newest of them."""
+        until, found, deleted, impossible = self.clock.now(), list[Entry](), 0, 0
+        for account, labels in (await self._covered(covers, since)).items():
+            which: dict[str, Any] = {"account": account, "labels": labels}
+            every, named = await self.store.count_between(since, until, **which)
+            can = named if self._may_delete(account) else 0
+            deleted, impossible = deleted + can, impossible + every - can
+            found += await self.store.sent_between(since, until, **which, limit=PLAN_POSTS)
+        newest = sorted(found, key=lambda entry: entry.done_at or until, reverse=True)[:PLAN_POSTS]
+        return Plan(deleted, impossible, [(entry, self._can_delete(entry)) for entry in newest])
+
+    async def _covered(self, covers: Covers, since: datetime) -> dict[str, list[Labels]]:
+        """Return the labels that are covered, by account: a few, however many offers have them."""
+        found: dict[str, list[Labels]] = {}
+        for account, labels in await self.store.sent_labels(since):
+            if covers(labels):
+                found.setdefault(account, []).append(labels)
+        return found
 
     async def take_back(self, hold: HoldOpened) -> None:
-        """Delete the offers this hold covers that went out within its window."""
-        if hold.take_back_s == 0:
-            return
-        by_account: dict[str, list[Entry]] = {}
-        for entry, _ in await self.would_take(hold.covers, since=window_begin(hold)):
-            by_account.setdefault(entry.account, []).append(entry)
+        """Delete the offers this hold covers that went out within its window, or under it: they were on their way."""
+        until = self.clock.now()  # What goes out from here on is not this hold's to delete.
+        covered = await self._covered(hold.covers, window_begin(hold))
         await asyncio.gather(
-            *(self._take_back_all(name, found, hold) for name, found in by_account.items())
+            *(self._take_back_all(name, labels, hold, until) for name, labels in covered.items())
         )
 
-    async def _take_back_all(self, account: str, entries: list[Entry], hold: HoldOpened) -> None:
-        done = [await self.take_back_one(entry, hold.hold_id) for entry in entries]
-        if any(done):
+    async def _take_back_all(
+        self, account: str, labels: list[Labels], hold: HoldOpened, until: datetime
+    ) -> None:
+        since, is_any = window_begin(hold), False
+        while entries := await self.store.sent_between(
+            since, until, account=account, labels=labels, limit=PAGE_POSTS
+        ):
+            for entry in entries:  # Each is `sent` no longer behind it, whatever comes of it.
+                is_any |= await self.take_back_one(entry, hold.hold_id)
+        if is_any:
             await self._apologise(account, hold.hold_id, incident_id=hold.incident_id)
 
     async def _apologise(
@@ -133,9 +161,12 @@ class TakeBack:
         for account, hold_id in await self.store.taken_back(since, before_at):
             await self._apologise(account, hold_id)
 
+    def _may_delete(self, account: str) -> bool:
+        channel = self.channels.get(account)
+        return channel is not None and channel.capabilities.can_delete
+
     def _can_delete(self, entry: Entry) -> bool:
-        channel = self.channels.get(entry.account)
-        return channel is not None and channel.capabilities.can_delete and bool(entry.publication)
+        return self._may_delete(entry.account) and bool(entry.publication)
 
     async def _ask(self, entry: Entry) -> tuple[State, str]:
         """Ask until the channel has answered."""

@@ -47,8 +47,8 @@ async def new_store(request: pytest.FixtureRequest) -> AsyncIterator[NewStore]:
     await engine.dispose()
 
 
-def an_offer() -> Post:
-    return a_post(post_id=f"post-{uuid.uuid4().hex}")
+def an_offer(**values: Any) -> Post:
+    return a_post(post_id=f"post-{uuid.uuid4().hex}", **values)
 
 
 async def intend(store: Store, post: Post, *, attempt: int = 1) -> bool:
@@ -182,15 +182,28 @@ async def test_what_may_be_out_is_not_withdrawn(new_store: NewStore, state: Stat
     assert await state_of(store, post) == state
 
 
-async def test_what_was_sent_since_is_found_the_newest_first(new_store: NewStore) -> None:
+async def test_what_was_sent_is_found_by_account_and_labels_the_newest_first(
+    new_store: NewStore,
+) -> None:
     store, begin = new_store("one"), datetime.now(UTC) + timedelta(days=300)
-    posts = [an_offer() for _ in range(3)]
+    account, second = f"a{uuid.uuid4().hex[:8]}", timedelta(seconds=1)
+    coast, valley = {"line": "coast", "network": "n"}, {"line": "valley"}
+    posts = [an_offer(account=account, labels=labels) for labels in (coast, coast, valley, coast, coast)]  # fmt: skip
     for number, post in enumerate(posts):
         await intend(store, post)
-        await store.record_sent(a_sent(post, at=begin + timedelta(seconds=number)))
-    found = [entry.post_id for entry in await store.sent_since(begin + timedelta(seconds=1))]
-    mine = [post_id for post_id in found if post_id in {p.post_id for p in posts}]
-    assert mine == [posts[2].post_id, posts[1].post_id]
+        await store.record_sent(a_sent(post, at=begin + number * second))
+    known = await store.sent_labels(begin + second)
+    mine = [labels for name, labels in known if name == account]
+    assert sorted(mine, key=str) == [coast, valley]
+    which: Any = {"account": account, "labels": [{"network": "n", "line": "coast"}]}
+    since, until = begin + second, begin + 3 * second
+
+    async def found(limit: int) -> list[str]:
+        return [e.post_id for e in await store.sent_between(since, until, **which, limit=limit)]
+
+    assert await found(10) == [posts[3].post_id, posts[1].post_id]
+    assert await found(1) == [posts[3].post_id]
+    assert await store.count_between(since, until, **which) == (2, 2)
 
 
 async def test_a_retraction_that_was_left_is_taken_over_by_one(new_store: NewStore) -> None:

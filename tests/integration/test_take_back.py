@@ -8,11 +8,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from ops.embedded.system import System
 from schemas.posts import Outcome, Post
 from services.kit import database
 from services.kit.telemetry import Clock
+from services.publisher import takeback
 from services.publisher.accounts import WebhookAccount
 from services.publisher.channels import Channel
 from services.publisher.ledger import Attempt
@@ -24,6 +26,14 @@ from tests.builders import a_hold, a_post
 from tests.fakes import FakeChannel
 from tests.journey import Journey, wait_for
 
+MANY = """
+INSERT INTO ledger (post_id, kind, account, state, attempt, publisher, labels, intent_at)
+SELECT gen_random_uuid()::text, 'offer', :account, 'intent', 1, 'many', '{"line": "another"}', now()
+FROM generate_series(1, :count)
+"""
+MANY_SENT = """
+UPDATE ledger SET state = 'sent', done_at = now(), publication = '1' WHERE account = :account AND publisher = 'many'
+"""
 SORRY = "We have taken back an offer that came at the wrong moment."
 
 
@@ -87,7 +97,7 @@ async def test_what_would_be_taken_back_is_told_and_nothing_is_done(desk: Desk) 
     new = await desk.went_out(f"{desk.account}x", minutes_ago=10)
     since = Clock().now() - timedelta(hours=1)
     found = await desk.take_back.would_take(lambda labels: desk.hold().covers(labels), since=since)
-    ours = [(e.post_id, can) for e, can in found if e.account.startswith(desk.account)]
+    ours = [(e.post_id, can) for e, can in found.newest if e.account.startswith(desk.account)]
     assert ours == [(new, False), (old, True)]
     assert set(desk.can.standing) == {old, new}
 
@@ -103,6 +113,36 @@ async def test_the_newest_goes_first_and_each_outcome_says_what_became_of_it(des
     (other,) = [o for o in desk.outcomes if o.account == f"{desk.account}x"]
     assert (other.post_id, other.result) == (stays, "retraction_failed")
     assert other.reason == f"impossible: {desk.account}x cannot delete; do it by hand"
+
+
+async def test_what_was_on_its_way_is_taken_back_by_a_hold_that_takes_back_nothing_of_before(
+    desk: Desk,
+) -> None:
+    """A person's hold, a precaution: sent within the lease, and written down before its publisher had read the hold."""
+    before = await desk.went_out(desk.account, minutes_ago=10)
+    under = await desk.went_out(desk.account, minutes_ago=3)
+    opened_at = Clock().now() - timedelta(minutes=5)
+    hold = desk.hold().model_copy(update={"take_back_s": 0, "opened_at": opened_at})
+    await desk.take_back.take_back(hold)
+    assert [(o.post_id, o.result) for o in desk.outcomes] == [(under, "retracted")]
+    assert set(desk.can.standing) == {before}
+
+
+async def test_all_that_is_covered_is_taken_back_however_much_else_went_out_since(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of ten thousand a minute one tenth is covered: only the newest ten thousand of all were looked at."""
+    monkeypatch.setattr(takeback, "PAGE_POSTS", 2)
+    covered = [await desk.went_out(desk.account, minutes_ago=number + 2) for number in range(5)]
+    async with desk.store.engine.begin() as connection:
+        await connection.execute(text(MANY), {"account": desk.account, "count": 12_000})
+        await connection.execute(text(MANY_SENT), {"account": desk.account})
+    hold = desk.hold()
+    plan = await desk.take_back.would_take(hold.covers, since=takeback.window_begin(hold))
+    assert (plan.deleted, len(plan.newest)) == (len(covered), len(covered))
+    await desk.take_back.take_back(hold)
+    assert [o.post_id for o in desk.outcomes] == covered, "the newest first"
+    assert desk.can.standing == {}
 
 
 async def test_who_is_killed_before_it_is_said_leaves_it_to_be_said(desk: Desk) -> None:

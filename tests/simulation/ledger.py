@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
+from schemas.labels import Labels
 from schemas.posts import Post
 from services.kit.telemetry import Clock
 from services.publisher.channels import NotSent, Publication, Retracted, Unknown
@@ -17,6 +18,7 @@ from services.publisher.clearance import Clearance
 from services.publisher.ledger import UNSENT, Attempt, Capabilities, Entry, State, before
 from services.publisher.store import Intent, Sent, Store, Unsent
 
+FOR_EVER = datetime.max.replace(tzinfo=UTC)
 SLOW = 0.1  # How often a network takes long when nothing is wrong with it.
 
 
@@ -149,13 +151,40 @@ class MemoryStore(Store):
             self._put(replace(known, state=state, **values))
             return True
 
-    async def sent_since(self, since: datetime) -> list[Entry]:
+    def _sent(self, since: datetime, until: datetime) -> list[Entry]:
+        return [
+            e for e in self.rows.values()
+            if e.kind == "offer" and e.state == "sent" and e.done_at and since <= e.done_at <= until
+        ]  # fmt: skip
+
+    async def sent_labels(self, since: datetime) -> list[tuple[str, Labels]]:
+        async with self._take_turn():
+            found = {
+                (e.account, tuple(sorted(e.labels.items()))): None
+                for e in self._sent(since, FOR_EVER)
+            }
+            return [(account, dict(labels)) for account, labels in found]
+
+    async def sent_between(
+        self,
+        since: datetime,
+        until: datetime,
+        *,
+        account: str,
+        labels: Sequence[Labels],
+        limit: int,
+    ) -> list[Entry]:
         async with self._take_turn():
             found = [
-                e for e in self.rows.values()
-                if e.kind == "offer" and e.state == "sent" and e.done_at and e.done_at >= since
-            ]  # fmt: skip
-            return sorted(found, key=lambda e: e.done_at or e.intent_at, reverse=True)
+                e for e in self._sent(since, until) if e.account == account and e.labels in labels
+            ]
+            return sorted(found, key=lambda e: e.done_at or until, reverse=True)[:limit]
+
+    async def count_between(
+        self, since: datetime, until: datetime, *, account: str, labels: Sequence[Labels]
+    ) -> tuple[int, int]:
+        found = await self.sent_between(since, until, account=account, labels=labels, limit=10**9)
+        return len(found), sum(bool(e.publication) for e in found)
 
     async def left_retracting(self, before_at: datetime) -> list[Entry]:
         async with self._take_turn():

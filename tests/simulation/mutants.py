@@ -109,7 +109,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "no_take_back": Mutant(
         "a hold does not take back what is out",
-        ((_TAKE_BACK, "        if hold.take_back_s == 0:\n            return\n", "        return\n"),),
+        ((_TAKE_BACK, "        until = self.clock.now()  # What goes out", "        return\n        until = self.clock.now()  # What goes out"),),
     ),
     "doubt_unlooked": Mutant(
         "what may have gone out is not looked for when a hold covers it",
