@@ -103,8 +103,8 @@ def _left(send: Send, spans: Sequence[Span], rule: Rule, *, now: datetime) -> st
     if send.state != "sent":
         return ""
     for span in spans:
-        is_within = span.opened_at - timedelta(seconds=span.take_back_s) <= send.done_at
-        was_long_open = (span.released_at or now) - span.opened_at > rule.grace
-        if span.take_back_s and is_within and send.done_at < span.opened_at and was_long_open:
+        begin, end = span.opened_at - timedelta(seconds=span.take_back_s), span.released_at or now
+        was_long_open = end - span.opened_at > rule.grace
+        if begin <= send.done_at < end and was_long_open:
             return f"{span.hold_id} was to take it back, and nothing says that it did"
     return ""

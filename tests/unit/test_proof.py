@@ -50,7 +50,9 @@ def test_a_row_without_a_fence_proves_nothing() -> None:
 
 def test_a_hold_opened_before_the_fence_is_found_and_one_opened_behind_it_is_right() -> None:
     assert verdict(a_send(), a_span()) == "covered by a hold"
-    assert verdict(a_send(), a_span(opened_at=AT + 1 * MS)) == "proven"
+    on_its_way = a_span(opened_at=AT + 1 * MS)
+    assert verdict(a_send(state="retracted"), on_its_way) == "proven"
+    assert verdict(a_send(), on_its_way) == "left", "it was to be taken back"
 
 
 def test_a_hold_released_before_the_send_stops_nothing() -> None:
@@ -60,9 +62,10 @@ def test_a_hold_released_before_the_send_stops_nothing() -> None:
 
 def test_what_lies_within_the_clocks_difference_is_unknown() -> None:
     rule = Rule(lease=250 * MS, skew=20 * MS)
-    assert verdict(a_send(), a_span(opened_at=AT - 10 * MS), rule=rule) == "unknown"
-    assert verdict(a_send(), a_span(opened_at=AT - 30 * MS), rule=rule) == "covered by a hold"
-    assert verdict(a_send(), a_span(opened_at=AT + 30 * MS), rule=rule) == "proven"
+    send = a_send(state="retracted")
+    assert verdict(send, a_span(opened_at=AT - 10 * MS), rule=rule) == "unknown"
+    assert verdict(send, a_span(opened_at=AT - 30 * MS), rule=rule) == "covered by a hold"
+    assert verdict(send, a_span(opened_at=AT + 30 * MS), rule=rule) == "proven"
 
 
 def test_a_send_that_was_found_again_is_judged_by_its_tries() -> None:
