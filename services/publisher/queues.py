@@ -1,6 +1,6 @@
-"""Posts in hand: a queue for each channel account, as many tasks as it can bear, and commits.
+"""Posts in hand: a queue for each channel account, or several, as many tasks as it can bear, and commits.
 
-An account with ten thousand posts in hand makes the partitions that feed it rest; the others go on.
+A queue with ten thousand posts in hand makes the partitions that feed it rest; the others go on.
 A record is committed when all its posts are settled, so that a publisher that dies loses none.
 """
 
@@ -21,7 +21,7 @@ from services.publisher.job import Job
 from services.publisher.offsets import Offsets
 
 COMMIT_EVERY_S: Final = 1.0
-QUEUE_JOBS: Final = 10_000  # Of one account: above it the partitions that feed it rest.
+QUEUE_JOBS: Final = 10_000  # In one queue: above it the partitions that feed it rest.
 BATCH_RECORDS: Final = 100  # Read in one go: the loop belongs to others as well.
 RESUME_JOBS: Final = 5_000
 log = structlog.get_logger()
@@ -35,6 +35,7 @@ class Queues:
     def __init__(self, topic: Topic, *, group: str, crash: kafka.Crash) -> None:
         self.topic, self.group, self.crash = topic, group, crash
         self.settle: Callable[[Job], Awaitable[None]]
+        self.name_of: Callable[[Post], str] = lambda post: post.account  # Of a post's queue.
         self.parallel: Callable[[str], int] = lambda _: 1
         self.assigned_once = False
         self._offsets = Offsets()
@@ -42,7 +43,7 @@ class Queues:
         self._jobs: dict[int, set[Job]] = {}
         self._queues: dict[str, asyncio.Queue[Job]] = {}
         self._tasks: list[asyncio.Task[None]] = []
-        self._resting: dict[str, set[int]] = {}  # Account to paused partitions.
+        self._resting: dict[str, set[int]] = {}  # A queue's name to paused partitions.
 
     def read(self, broker: KafkaBroker, handler: kafka.Handler, *, instance: str) -> None:
         """Join the group. Without it the queues stay empty, and the topic is another publisher's."""
@@ -84,8 +85,9 @@ class Queues:
             job = Job(post, attempt, settled, traceparent)
             self._jobs.setdefault(partition, set()).add(job)
             job.partition = partition
-            self._queue(post.account).put_nowait(job)
-            self._rest(post.account, partition)
+            name = self.name_of(post)
+            self._queue(name).put_nowait(job)
+            self._rest(name, partition)
 
     def keep(self, record: kafka.Record) -> Callable[[], None]:
         """Keep a record that makes no post until the function that is returned is called."""
@@ -94,36 +96,36 @@ class Queues:
         self._offsets.begin(record.partition, record.offset)
         return lambda: self._offsets.settle(record.partition, record.offset)
 
-    def _queue(self, account: str) -> asyncio.Queue[Job]:
-        if account not in self._queues:
-            self._queues[account] = asyncio.Queue()
+    def _queue(self, name: str) -> asyncio.Queue[Job]:
+        if name not in self._queues:
+            self._queues[name] = asyncio.Queue()
             self._tasks += [
-                asyncio.create_task(self._work(account)) for _ in range(self.parallel(account))
+                asyncio.create_task(self._work(name)) for _ in range(self.parallel(name))
             ]
-        return self._queues[account]
+        return self._queues[name]
 
-    async def _work(self, account: str) -> None:
+    async def _work(self, name: str) -> None:
         try:
             while True:
-                job = await self._queues[account].get()
+                job = await self._queues[name].get()
                 await self.settle(job)
                 self._jobs.get(job.partition, set()).discard(job)
-                self._resume(account)
+                self._resume(name)
         except asyncio.CancelledError:
             raise
         except BaseException as error:
-            self.crash(f"the delivery of {account} failed", error)
+            self.crash(f"the delivery of {name} failed", error)
 
-    def _rest(self, account: str, partition: int) -> None:
-        if self._queues[account].qsize() < QUEUE_JOBS:
+    def _rest(self, name: str, partition: int) -> None:
+        if self._queues[name].qsize() < QUEUE_JOBS:
             return
-        self._resting.setdefault(account, set()).add(partition)
+        self._resting.setdefault(name, set()).add(partition)
         self.subscription.consumer.pause(TopicPartition(self.topic.name, partition))
 
-    def _resume(self, account: str) -> None:
-        if not self._resting.get(account) or self._queues[account].qsize() > RESUME_JOBS:
+    def _resume(self, name: str) -> None:
+        if not self._resting.get(name) or self._queues[name].qsize() > RESUME_JOBS:
             return
-        rested = self._resting.pop(account)
+        rested = self._resting.pop(name)
         still = set().union(*self._resting.values())
         consumer = self.subscription.consumer
         back = {TopicPartition(self.topic.name, p) for p in rested - still}

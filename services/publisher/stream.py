@@ -17,6 +17,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final, Literal, TypeAlias
+from zlib import crc32
 
 import structlog
 from faststream.kafka import KafkaBroker
@@ -52,6 +53,7 @@ GROUP_DUE: Final = "publisher"
 GROUP_UPDATES: Final = "publisher-updates"
 HOLD_RECORDS: Final = 5_000  # At a start there may be a million.
 READY_FENCE_S: Final = 3 * PROBE_S
+UPDATE_QUEUES: Final = 4  # Of an account: one update that does not get through stops not all.
 ON_ITS_WAY_S: Final = 1.0  # By then what was sent within the lease is written down.
 RESUME_EVERY_S: Final = 15.0
 RESUME_AFTER_S: Final = 60.0  # Longer than a retraction that is worked on rests and asks.
@@ -110,6 +112,7 @@ class Stream:
         for queues in (self.due, self.updates):
             queues.settle = delivery.settle
         # An incident's updates stay in their order; how many offers may overlap, the channel says.
+        self.updates.name_of = queue_of_update
         self.due.parallel = lambda account: (
             delivery.channels[account].capabilities.parallel if account in delivery.channels else 1
         )
@@ -235,3 +238,9 @@ class Stream:
         for queues in (self.due, self.updates):
             await queues.stop()
         await self.counted.aclose()
+
+
+def queue_of_update(post: Post) -> str:
+    """Return the name of an update's queue: the same for all of its incident."""
+    subject = post.incident_id or post.post_id
+    return f"{post.account}/{crc32(subject.encode()) % UPDATE_QUEUES}"

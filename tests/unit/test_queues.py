@@ -1,0 +1,68 @@
+"""The queues of an account: what does not get through keeps few others waiting, and its own incident's in their order."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from schemas.posts import Post
+from schemas.topics import UPDATES
+from services.publisher.job import Job
+from services.publisher.queues import Queues
+from services.publisher.stream import UPDATE_QUEUES, queue_of_update
+from tests.builders import a_post
+from tests.unit.test_broker import a_record
+
+
+def an_update(number: int, incident_id: str) -> Post:
+    return a_post(post_id=f"{incident_id}-{number}", kind="update", incident_id=incident_id)
+
+
+def test_an_incidents_updates_share_a_queue_and_an_account_has_a_few() -> None:
+    updates = [an_update(n, f"inc-{n % 50}") for n in range(200)]
+    names: dict[str, set[str]] = {}
+    for update in updates:
+        names.setdefault(update.incident_id or "", set()).add(queue_of_update(update))
+    assert all(len(found) == 1 for found in names.values())
+    assert len(set().union(*names.values())) == UPDATE_QUEUES
+
+
+async def test_an_update_that_does_not_get_through_stops_its_own_incident_and_not_all() -> None:
+    """A network that answered one text with 500 was asked again and again, and all else it was to say stood behind."""
+    queues = Queues(UPDATES, group="g", crash=lambda *_: None)
+    queues.name_of, queues.subscription = queue_of_update, _Nothing()  # type: ignore[assignment]
+    settled, stuck = list[str](), asyncio.Event()
+
+    async def settle(job: Job) -> None:
+        if job.post.post_id == "stuck-0":
+            await stuck.wait()
+        settled.append(job.post.post_id)
+        job.settled()
+
+    queues.settle = settle
+    await queues._on_assigned([0])
+    others = [an_update(0, f"inc-{n}") for n in range(8)]
+    given = [an_update(0, "stuck"), an_update(1, "stuck"), *others]
+    for offset, post in enumerate(given):
+        queues.take(a_record(0, offset), [post], attempt=1, traceparent="")
+    free = {p.post_id for p in others if queue_of_update(p) != queue_of_update(given[0])}
+    async with asyncio.timeout(10):
+        while not free <= set(settled):  # noqa: ASYNC110  # Tasks of the queues'.
+            await asyncio.sleep(0.02)
+        assert len(free) >= len(others) / 2
+        assert not {"stuck-0", "stuck-1"} & set(settled)
+        stuck.set()
+        while len(settled) < len(given):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    assert settled.index("stuck-0") < settled.index("stuck-1")
+    await queues.stop()
+
+
+class _Nothing:
+    """A subscription that nothing is committed to."""
+
+    class _Consumer:
+        async def commit(self, _: Any) -> None:
+            return
+
+    consumer = _Consumer()
