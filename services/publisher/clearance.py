@@ -29,6 +29,7 @@ class Clearance:
         self.cleared, self.now_s, self.renew = cleared, now_s, renew
         self.relied_on = cleared  # At the newest look that was well,
         self._looked_s: float | None = None  # and when that was.
+        self.earlier: list[tuple[Cleared, datetime | None]] = []  # What parts before it relied on.
 
     @property
     def post(self) -> Post:
@@ -50,5 +51,7 @@ class Clearance:
         try:
             self.check()
         except TooLate:
+            before = [] if self._looked_s is None else [(self.relied_on, self.looked_at)]
             self.cleared = await self.renew()
             self.check()
+            self.earlier += before

@@ -213,12 +213,14 @@ class Delivery:
         except TooLate:
             return False  # Nothing was sent: a new fence decides.
         except (Partly, NotSent, Duplicate, Refused, Unknown, Uncertain) as error:
+            await self._note_earlier(job, clearance)
             job.tried_at = clearance.looked_at or begun_at
             return await self._on_failure(job, clearance.relied_on, error)
         job.tried_at = clearance.looked_at or begun_at
         self.paces.worked(account)
         sent = self.ends.attempt(job, clearance.relied_on, "published")
         await self.ends.sent(job, sent, made)  # First of all: the rest may fail.
+        await self._note_earlier(job, clearance)
         await self._hear(account, made.told)
         return True
 
@@ -228,6 +230,12 @@ class Delivery:
             if job.so_far is not None and isinstance(channel, Threads):
                 return await channel.go_on(clearance, key=key, so_far=job.so_far)
             return await channel.publish(clearance, key=key)
+
+    async def _note_earlier(self, job: Job, clearance: Clearance) -> None:
+        """Keep what the first parts of a thread, or the first mails, relied on where it was renewed since."""
+        for cleared, looked_at in clearance.earlier:
+            job.tried_at = looked_at
+            await self.ends.note(job, cleared, f"{PART}: what went before it")
 
     async def _renew(self, job: Job) -> Cleared:
         """Judge a post anew while its connection stands; raises TooLate where it may not go out."""

@@ -104,6 +104,10 @@ async def test_each_part_looks_at_the_clearance_which_is_renewed_in_between(
         outcome = await stage.desk.send(post)
         assert (outcome.result, stage.standing(post)) == ("published", [1] * PARTS)
         assert stage.clock.looks == PARTS + 2
+        entry = await store.find(post.post_id)
+        assert entry is not None
+        tries = [one for one in entry.attempts if "fence_begun_at" in one]
+        assert len(tries) == PARTS, "each part proves its fence"
 
 
 @pytest.mark.parametrize("name", NAMES)

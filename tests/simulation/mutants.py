@@ -97,7 +97,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "not_renewed": Mutant(
         "what ran out while a channel connected is relied on all the same",
-        ((_CLEARANCE, "            self.cleared = await self.renew()\n            self.check()\n", "            pass\n"),),
+        ((_CLEARANCE, "            self.cleared = await self.renew()\n", "            return\n"),),
     ),
     "open_wins": Mutant(
         "a repeated hold opens again what was released",
