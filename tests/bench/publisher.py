@@ -35,11 +35,11 @@ from schemas.holds import HoldOpened, HoldReleased
 from schemas.incidents import StatusUpdate
 from schemas.posts import DuePost, Post
 from schemas.topics import DUE, HOLDS, OUTCOMES, UPDATES, key_of
-from services.kit import database
 from services.kit.telemetry import Clock
 from services.publisher.archive import Archive
 from services.publisher.store import SCHEMA
 from tests.bench.alertmanager import VOICE, versus_alertmanager
+from tests.bench.engines import new_patient_engine
 from tests.builders import APART
 
 ACCOUNTS = [f"null-{number}" for number in range(4)]
@@ -227,7 +227,7 @@ def _apart(system: System, seen: Path) -> list[float]:
 async def _archive(database_url: str) -> list[dict[str, Any]]:
     """Move a million old rows out of the ledger."""
     _say(f"{OLD_ROWS:,} old rows in the ledger")
-    engine = database.new_engine(database_url, schema=SCHEMA)
+    engine = new_patient_engine(database_url, schema=SCHEMA)
     async with engine.begin() as connection:
         await connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
         await connection.exec_driver_sql("ALTER TABLE ledger DISABLE TRIGGER ledger_guard")

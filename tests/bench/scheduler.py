@@ -40,6 +40,7 @@ from services.scheduler import counts
 from services.scheduler.app import VERSIONS
 from services.scheduler.lane_store import LaneStore
 from services.scheduler.store import SCHEMA, Store
+from tests.bench.engines import new_patient_engine
 from tests.bench.requests import import_file, post_requests
 
 QUICK = bool(os.environ.get("BENCH_QUICK"))
@@ -90,7 +91,7 @@ def measure() -> list[dict[str, Any]]:
 
 async def _holds_and_ticks(url: str) -> list[dict[str, Any]]:
     schema = "bench"
-    engine = database.new_engine(url, schema=schema)
+    engine = new_patient_engine(url, schema=schema)
     await database.migrate(engine, schema=schema, versions=VERSIONS)
     await _run(engine, CAMPAIGN_ROWS, CAMPAIGNS)
     await _run(engine, LANE_ROWS, CAMPAIGNS, LANES)
@@ -264,7 +265,7 @@ async def _tick_ms(engine: AsyncEngine, name: str) -> list[float]:
 
 
 async def _dispatch(system: System) -> list[dict[str, Any]]:
-    engine = database.new_engine(system.database, schema=SCHEMA)
+    engine = new_patient_engine(system.database, schema=SCHEMA)
     await _run(engine, CAMPAIGN_ROWS, CAMPAIGNS)
     await _run(engine, LANE_ROWS, CAMPAIGNS, LANES)
     _say(f"{DISPATCHED:,} offers due at once")
