@@ -174,6 +174,7 @@ class Delivery:
         entry = await self.store.find(job.post.post_id)
         if entry is not None and job.is_settled_by(entry):
             await self.emit(job.told_by(entry), job.traceparent)  # The answer was lost.
+            await self.ends.under_hold(job.post)  # Whoever sent it may have ended before.
             return True
         if entry is not None and job.is_behind(entry):
             return True  # The later one is answered.

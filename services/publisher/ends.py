@@ -10,7 +10,7 @@ from typing import Final, Protocol
 import structlog
 
 from schemas.holds import OpenHolds
-from schemas.posts import Outcome, Result
+from schemas.posts import Outcome, Post, Result
 from services.kit.telemetry import Clock
 from services.publisher.channels import Publication
 from services.publisher.gate import Cleared
@@ -91,11 +91,14 @@ class Ends:
         await self.say(
             job, "published", reason=made.detail, publication=made, at=at, fence=attempt.fence
         )
-        if job.post.kind == "offer":
-            hold = self.gate.holds.covering(job.post.labels)
-            entry = await self.store.find(job.post.post_id) if hold is not None else None
-            if hold is not None and entry is not None and is_within(entry, hold):
-                await self.take_back.take_back_one(entry, hold.hold_id)  # It was on its way.
+        await self.under_hold(job.post)
+
+    async def under_hold(self, post: Post) -> None:
+        """Take an offer back that was on its way when its hold came."""
+        hold = self.gate.holds.covering(post.labels) if post.kind == "offer" else None
+        entry = await self.store.find(post.post_id) if hold is not None else None
+        if hold is not None and entry is not None and is_within(entry, hold):
+            await self.take_back.take_back_one(entry, hold.hold_id)
 
     async def _doubt(self, post_id: str) -> None:
         """Look why a send could not be written: another publisher had adopted its intent, and was quicker."""

@@ -230,6 +230,17 @@ async def test_an_update_that_another_left_in_the_middle_is_sent_again_and_recog
     assert len(desk.channel.standing) == 1
 
 
+async def test_what_another_sent_under_a_hold_and_ended_is_taken_back_by_whoever_reads_it_again(
+    desk: Desk,
+) -> None:
+    post = new_post()
+    assert await desk.send(post) == "published"
+    desk.gate.holds.apply(a_hold(opened_at=Clock().now() - timedelta(minutes=1)))
+    assert await desk.send(post) == "retracted"
+    assert [said.result for said in desk.said] == ["published", "published", "retracted"]
+    assert desk.channel.standing == {}
+
+
 async def test_a_held_offer_that_is_read_again_behind_the_hold_stays_held(desk: Desk) -> None:
     """Found by the simulation: marketing has it back, and may have changed or cancelled it."""
     hold = a_hold()
