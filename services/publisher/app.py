@@ -258,7 +258,7 @@ def _ways(mailer: EmailAccount | None, pusher: WebPushAccount | None) -> Ways:
 
 def _channel(account: AnyAccount, tables: Tables, clock: telemetry.Clock, *, url: str) -> Channel:
     if isinstance(account, FeedAccount):
-        return Feed(tables.page, clock)
+        return Feed(tables.page)
     if isinstance(account, EmailAccount):
         return Email(account, tables.mail, clock, base_url=url)
     if isinstance(account, WebPushAccount):

@@ -53,7 +53,9 @@ GROUP_DUE: Final = "publisher"
 GROUP_UPDATES: Final = "publisher-updates"
 HOLD_RECORDS: Final = 5_000  # At a start there may be a million.
 READY_FENCE_S: Final = 3 * PROBE_S
-UPDATE_QUEUES: Final = 4  # Of an account: one update that does not get through stops not all.
+UPDATE_QUEUES: Final = (
+    4  # Of an account: one update that does not get through stops not all. See BESIDE_OFFERS.
+)
 ON_ITS_WAY_S: Final = 1.0  # By then what was sent within the lease is written down.
 RESUME_EVERY_S: Final = 15.0
 RESUME_AFTER_S: Final = 60.0  # Longer than a retraction that is worked on rests and asks.

@@ -18,7 +18,6 @@ from typing import Any
 from schemas.holds import OpenHolds
 from schemas.posts import Post
 from services import cli
-from services.kit.telemetry import Clock
 from services.publisher import app as publisher_app
 from services.publisher import gatekeeper
 from services.publisher.channels import Publication, Retracted
@@ -37,7 +36,7 @@ class Null:
         self.pause_s = 1 / per_s if per_s else 0.0
         parallel = 1 if per_s else PARALLEL
         self.capabilities = Capabilities(idempotent_s=math.inf, can_delete=True, parallel=parallel)
-        self.clock, self.seen = Clock(), seen.open("a")
+        self.seen = seen.open("a")
 
     async def publish(self, clearance: Clearance, *, key: str) -> Publication:
         clearance.check()

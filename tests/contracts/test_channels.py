@@ -93,7 +93,7 @@ async def a_feed(system: System) -> AsyncIterator[Subject]:
     async def standing(text: str) -> int:
         return sum(1 for row in await rows.read_feed() if row.text == text)
 
-    yield Subject(Feed(rows, Clock()), standing)
+    yield Subject(Feed(rows), standing)
     await engine.dispose()
 
 

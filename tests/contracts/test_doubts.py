@@ -76,7 +76,7 @@ async def test_our_own_page_is_asked_too(
 ) -> None:
     engine = database.new_engine(system.database, schema=SCHEMA)
     rows = PageStore(engine)
-    channel, clock = Feed(rows, Clock()), Looks()
+    channel, clock = Feed(rows), Looks()
     publish = channel.publish
 
     async def lost(clearance: Clearance, **values: Any) -> Publication:

@@ -15,7 +15,6 @@ from schemas.channels import MediaLimit
 from schemas.posts import MOST_MEDIA, Card, Media, Post
 from services.kit import database
 from services.kit.outbound import Forbidden, is_public, new_client
-from services.kit.telemetry import Clock
 from services.publisher.channels import NotSent, Refused
 from services.publisher.channels.feed import Feed
 from services.publisher.channels.pictures import Pictures
@@ -120,7 +119,7 @@ async def test_a_mail_carries_it(files: Files, system: System) -> None:
 async def test_our_own_feed_links_it_with_its_words(files: Files, system: System) -> None:
     engine = database.new_engine(system.database, schema=SCHEMA)
     rows, post = PageStore(engine), offer(files.media())
-    await Feed(rows, Clock()).publish(a_clearance(post), key=post.post_id)
+    await Feed(rows).publish(a_clearance(post), key=post.post_id)
     (row,) = [one for one in await rows.read_feed() if one.post_id == post.post_id]
     assert row.media == ((files.media().url, ALT),)
     await engine.dispose()

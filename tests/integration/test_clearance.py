@@ -22,7 +22,7 @@ from tests import desk as desks
 from tests.builders import AT, a_hold
 from tests.fakes import FakeChannel
 
-LEASE_S = 0.05
+LEASE_S = 0.2  # Far above what a noisy machine takes from a judgement to its look.
 SLOW_S = 2 * LEASE_S
 
 

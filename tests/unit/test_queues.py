@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from schemas.posts import Post
 from schemas.topics import UPDATES
 from services.publisher.job import Job
 from services.publisher.queues import Queues
 from services.publisher.stream import UPDATE_QUEUES, queue_of_update
 from tests.builders import a_post
+from tests.channels import HTTP
 from tests.unit.test_broker import a_record
 
 
@@ -25,6 +28,14 @@ def test_an_incidents_updates_share_a_queue_and_an_account_has_a_few() -> None:
         names.setdefault(update.incident_id or "", set()).add(queue_of_update(update))
     assert all(len(found) == 1 for found in names.values())
     assert len(set().union(*names.values())) == UPDATE_QUEUES
+
+
+@pytest.mark.parametrize("name", [name for name in HTTP if name != "apprise"])
+def test_an_accounts_updates_find_a_connection_beside_all_its_offers(name: str) -> None:
+    """They wait for none: four queues of updates, a take-back and a look-up, beside as many offers as may overlap."""
+    channel: Any = HTTP[name][1]("http://127.0.0.1:1")
+    room = channel.client._transport._pool._max_connections
+    assert room >= channel.capabilities.parallel + UPDATE_QUEUES + 2
 
 
 async def test_an_update_that_does_not_get_through_stops_its_own_incident_and_not_all() -> None:

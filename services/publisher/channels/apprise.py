@@ -21,7 +21,7 @@ from services.publisher.channels import NotSent, Publication, Refused, Retracted
 from services.publisher.clearance import Clearance
 from services.publisher.ledger import Capabilities
 
-THREADS: Final = 2  # One for offers and one for updates: neither waits for the other.
+THREADS: Final = 5  # One for offers and four for updates: none waits for another.
 logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)
 
 
@@ -30,8 +30,7 @@ class Apprise:
 
     capabilities = Capabilities(idempotent_s=0, can_delete=False)
 
-    def __init__(self, account: AppriseAccount, clock: Clock) -> None:
-        self.clock = clock
+    def __init__(self, account: AppriseAccount, _: Clock) -> None:
         self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix="apprise")
         self.target = apprise.Apprise()
         self.is_known = self.target.add(account.address.get_secret_value())

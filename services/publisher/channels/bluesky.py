@@ -43,7 +43,6 @@ from services.publisher.clearance import Clearance
 from services.publisher.ledger import Capabilities
 from services.publisher.rates import Told
 
-CONNECTIONS: Final = 4
 COLLECTION: Final = "app.bsky.feed.post"
 _LIMIT: Final = TextLimit(most=300, unit="graphemes", bytes=3_000)
 _MEDIA: Final = MediaLimit(most=4, bytes=1_000_000, alt=1_000)
@@ -70,7 +69,7 @@ class Bluesky(Threads):
 
     def __init__(self, account: BlueskyAccount, clock: Clock) -> None:
         self.account, self.clock = account, clock
-        self.client = new_client(base_url=account.url, connections=CONNECTIONS)
+        self.client = new_client(base_url=account.url)
         self.pictures = Pictures(_MEDIA, allowed=account.picture_hosts)
         self.session: dict[str, str] = {}
         self.cids: dict[str, str] = {}  # Of what was posted last, by address.

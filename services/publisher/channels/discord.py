@@ -35,7 +35,6 @@ from services.publisher.rates import Told
 
 NONCE_S = 120.0
 NONCE_CHARS = 25
-CONNECTIONS = 4
 NEWEST = 100
 _MEDIA = MediaLimit(most=4, bytes=10 * 1024 * 1024, alt=1_024)
 _LIMIT = TextLimit(most=2_000, unit="utf16")
@@ -64,7 +63,7 @@ class Discord(Threads):
             assert account.token is not None
             self.path = f"{account.url}/api/v10/channels/{account.channel_id}"
             self.headers = {"authorization": f"Bot {account.token.get_secret_value()}"}
-        self.client = new_client(connections=CONNECTIONS, keeps=self.is_bot)
+        self.client = new_client(keeps=self.is_bot)
 
     async def _send(self, clearance: Clearance, part: Part) -> Publication:
         where = f"{self.path}/messages" if self.is_bot else f"{self.path}?wait=true"

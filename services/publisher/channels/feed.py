@@ -10,7 +10,6 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from schemas.channels import MediaLimit
 from schemas.posts import Post
-from services.kit.telemetry import Clock
 from services.publisher.channels import NotSent, Publication, Retracted, Unknown
 from services.publisher.clearance import Clearance
 from services.publisher.ledger import Capabilities
@@ -39,8 +38,8 @@ class Feed:
         idempotent_s=math.inf, can_delete=True, reads_back="exact", media=_MEDIA, parallel=PARALLEL
     )
 
-    def __init__(self, rows: FeedRows, clock: Clock) -> None:
-        self.rows, self.clock = rows, clock
+    def __init__(self, rows: FeedRows) -> None:
+        self.rows = rows
 
     async def publish(self, clearance: Clearance, *, key: str) -> Publication:
         try:

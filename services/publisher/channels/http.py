@@ -21,6 +21,7 @@ from services.publisher.clearance import Clearance
 from services.publisher.rates import Told
 
 TIMEOUT_S: Final = 10.0
+BESIDE_OFFERS: Final = 7  # Connections of an account: four updates at once, take-backs, look-ups.
 TOO_MANY: Final = frozenset({420, 429})
 LATER: Final = TOO_MANY | {401, 408, 425}
 SERVER_ERRORS: Final = 500
@@ -31,7 +32,9 @@ SAID_CHARS: Final = 200
 Hear = Callable[[httpx.Response, datetime], Told | None]
 
 
-def new_client(*, base_url: str = "", connections: int, keeps: bool = True) -> httpx.AsyncClient:
+def new_client(
+    *, base_url: str = "", connections: int = BESIDE_OFFERS + 1, keeps: bool = True
+) -> httpx.AsyncClient:
     """Return a client. `keeps` connections open: not where an unknown outcome cannot be mended."""
     # A kept connection may be closed by the other side in the moment of a request.
     limits = httpx.Limits(

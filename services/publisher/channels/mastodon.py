@@ -50,7 +50,6 @@ from services.publisher.rates import Told
 
 IDEMPOTENT_S = 3_600 - 60  # By our clock and theirs.
 LINK_CHARS = 23
-CONNECTIONS = 4
 NEWEST = 40  # As many as one answer has.
 KEEPS_KEYS = frozenset({"mastodon", "pleroma", "akkoma", "hollo"})
 LEARN_S = 2.0
@@ -77,7 +76,7 @@ class Mastodon(Threads):
             has_rate=True,
         )
         self.pictures = Pictures(_MEDIA, allowed=account.picture_hosts)
-        self.client = new_client(base_url=account.url, connections=CONNECTIONS)
+        self.client = new_client(base_url=account.url)
         self.software: str | None = None  # None: it did not say yet.
 
     async def _send(self, clearance: Clearance, part: Part) -> Publication:

@@ -30,7 +30,6 @@ from services.publisher.channels.threads import Part, Threads
 from services.publisher.clearance import Clearance
 from services.publisher.ledger import Capabilities
 
-CONNECTIONS: Final = 4
 NEWEST: Final = 100
 _LIMIT: Final = TextLimit(most=4_000, unit="utf16")
 _MEDIA: Final = MediaLimit(most=4, bytes=0, alt=1_000)  # Slack fetches them.
@@ -62,7 +61,7 @@ class Slack(Threads):
 
     def __init__(self, account: SlackAccount, clock: Clock) -> None:
         self.account, self.clock = account, clock
-        self.client = new_client(base_url=account.url, connections=CONNECTIONS, keeps=False)
+        self.client = new_client(base_url=account.url, keeps=False)
 
     async def _send(self, clearance: Clearance, part: Part) -> Publication:
         body: dict[str, Any] = {"text": _escaped(part.text), "unfurl_links": True}

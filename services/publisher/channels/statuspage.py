@@ -26,7 +26,6 @@ from services.publisher.ledger import Capabilities
 from services.publisher.page import COMPONENT_OF, IMPACT_OF
 from services.publisher.texts import first_line
 
-CONNECTIONS: Final = 2
 NEWEST: Final = 100
 _LIMIT: Final = TextLimit(most=25_000, unit="utf16")
 _STATUS: Final = {
@@ -44,7 +43,7 @@ class Statuspage:
 
     def __init__(self, account: StatuspageAccount, clock: Clock) -> None:
         self.account, self.clock = account, clock
-        self.client = new_client(base_url=account.url, connections=CONNECTIONS)
+        self.client = new_client(base_url=account.url)
         self.path = f"/v1/pages/{account.page_id}/incidents"
 
     async def publish(self, clearance: Clearance, *, key: str) -> Publication:

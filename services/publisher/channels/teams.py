@@ -19,7 +19,6 @@ from services.publisher.channels.threads import Part, Threads
 from services.publisher.clearance import Clearance
 from services.publisher.ledger import Capabilities
 
-CONNECTIONS: Final = 2
 _LIMIT: Final = TextLimit(most=20_000, unit="utf16", bytes=24_000)
 _MEDIA: Final = MediaLimit(most=4, bytes=0, alt=1_000)  # Teams fetches them.
 _CARD: Final = "application/vnd.microsoft.card.adaptive"
@@ -39,7 +38,7 @@ class Teams(Threads):
 
     def __init__(self, account: TeamsAccount, clock: Clock) -> None:
         self.account, self.clock = account, clock
-        self.client = new_client(connections=CONNECTIONS, keeps=False)
+        self.client = new_client(keeps=False)
 
     async def _send(self, clearance: Clearance, part: Part) -> Publication:
         shown = clearance.post.media if part.number == 0 else ()

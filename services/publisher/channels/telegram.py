@@ -25,7 +25,6 @@ from services.publisher.clearance import Clearance
 from services.publisher.ledger import Capabilities
 from services.publisher.rates import Told
 
-CONNECTIONS: Final = 4
 _LIMIT: Final = TextLimit(most=4_096, unit="utf16")
 _CAPTION: Final = TextLimit(most=1_024, unit="utf16")
 _MEDIA: Final = MediaLimit(most=1, bytes=0, alt=0)  # Telegram fetches it, and describes none.
@@ -45,7 +44,7 @@ class Telegram(Threads):
 
     def __init__(self, account: TelegramAccount, clock: Clock) -> None:
         self.account, self.clock = account, clock
-        self.client = new_client(base_url=account.url, connections=CONNECTIONS, keeps=False)
+        self.client = new_client(base_url=account.url, keeps=False)
 
     def texts(self, post: Post) -> list[str]:
         return texts_of(post, _LIMIT, first=_CAPTION if post.media else None)

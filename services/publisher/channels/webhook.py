@@ -15,11 +15,11 @@ from services.kit.outbound import signed_headers
 from services.kit.telemetry import Clock
 from services.publisher.accounts import WebhookAccount
 from services.publisher.channels import Publication, Retracted
-from services.publisher.channels.http import ask, new_client
+from services.publisher.channels.http import BESIDE_OFFERS, ask, new_client
 from services.publisher.clearance import Clearance
 from services.publisher.ledger import Capabilities
 
-CONNECTIONS = 32
+CONNECTIONS = 40
 _MEDIA = MediaLimit(most=4, bytes=0, alt=1_000)  # The receiver is told where they are.
 
 
@@ -33,7 +33,7 @@ class Webhook:
             can_delete=True,
             media=_MEDIA,
             threads=True,  # All of it in one message.
-            parallel=CONNECTIONS - 1,  # One is for updates.
+            parallel=CONNECTIONS - BESIDE_OFFERS,
             has_rate=True,
         )
         self.client = new_client(connections=CONNECTIONS, keeps=account.deduplicates)

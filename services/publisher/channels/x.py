@@ -32,7 +32,6 @@ from services.publisher.clearance import Clearance
 from services.publisher.ledger import Capabilities
 from services.publisher.rates import Told
 
-CONNECTIONS: Final = 4
 _LIMIT: Final = TextLimit(most=280, unit="weighted", link=23)
 _MEDIA: Final = MediaLimit(most=4, bytes=5 * 1024 * 1024, alt=1_000)
 _GONE: Final = frozenset({404})
@@ -53,7 +52,7 @@ class X(Threads):
 
     def __init__(self, account: XAccount, clock: Clock) -> None:
         self.account, self.clock = account, clock
-        self.client = new_client(connections=CONNECTIONS, keeps=False)
+        self.client = new_client(keeps=False)
         self.pictures = Pictures(_MEDIA, allowed=account.picture_hosts)
         self.signer = Client(
             account.consumer_key,
