@@ -143,10 +143,9 @@ def new_service(_: Settings) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await kafka.must_match(settings.cluster, TOPICS)
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(engine.dispose)
+            for close in (engine.dispose, *(channel.aclose for channel in channels.values())):
+                stack.push_async_callback(close)
             await database.migrate(engine, schema=SCHEMA, versions=VERSIONS)
-            for channel in channels.values():
-                stack.push_async_callback(channel.aclose)
             await stack.enter_async_context(kafka.connected(broker))
             await stream.start()
             stack.push_async_callback(stream.stop)
@@ -164,6 +163,7 @@ def new_service(_: Settings) -> FastAPI:
                     *(queues.keep_commits() for queues in stream.carried),
                 )
             )
+            stack.push_async_callback(stream.end_sends)
             yield
 
     app = web.new_app(

@@ -91,35 +91,51 @@ class Delivery:
         return {f"update {post_id}": why for post_id, why in self.late.items()}
 
     async def settle(self, job: Job) -> None:
-        """See one post through to its outcome."""
-        while not job.dropped:
+        """See one post through to its outcome, unless it becomes another publisher's."""
+        while job.goes_on:
             try:
-                await self._to_outcome(job)
-            except (SQLAlchemyError, OSError) as error:
+                is_over = await self._to_outcome(job)
+            except (SQLAlchemyError, OSError) as error:  # What the job knows, it goes on knowing.
                 log.error("the ledger does not answer", post=job.post.post_id, error=str(error))
                 job.recorded = job.has_turn = False
                 await self._wait(job)
             else:
+                if is_over:
+                    job.settled()
                 break
         self.late.pop(job.post.post_id, None)
-        if not job.dropped:
-            job.settled()
+        job.rests()
 
-    async def _to_outcome(self, job: Job) -> None:
+    async def leave(self, job: Job) -> None:
+        """Say in the ledger of what is left to others that nothing was sent, where that is so."""
+        if not job.recorded or job.under_way or job.maybe_sent or job.sent is not None:
+            return
+        try:
+            await self.store.leave_intent(job.post.post_id)
+        except (SQLAlchemyError, OSError) as error:  # Then it is in doubt.
+            log.warning("not left", post=job.post.post_id, error=str(error))
+
+    async def _to_outcome(self, job: Job) -> bool:
         never = self._refusal(job)
         try:
-            while not job.dropped and not await self._step(job, never):
-                pass
+            while job.goes_on:
+                if await self._step(job, never):
+                    return True
         except DataError as error:  # Not the next time either, and others wait behind it.
             why = f"the ledger refuses it: {error.orig}"
             if job.begun_at is not None:
                 await self.ends.end(job, "uncertain", why)
-                return
+                return True
             log.error("not written", post=job.post.post_id, why=why)
             await self.ends.say(job, "failed", reason=why[:DETAIL_CHARS])
+            return True
+        return False
 
     async def _step(self, job: Job, never: str) -> bool:
         """Do what comes next; True at the end."""
+        if job.sent is not None:  # The ledger did not answer then.
+            await self.ends.sent(job, *job.sent)
+            return True
         if never:
             return await self._without_sending(job, "failed", never)
         return await self._follow(job, self.gate.judge(job.post))
@@ -149,11 +165,12 @@ class Delivery:
         """Take one step: a turn, the intent, or the send behind both; True at the end."""
         if not job.has_turn:
             job.has_turn = await self._take_turn(job)
-            if not job.has_turn:
+            if not job.has_turn or not job.goes_on:
                 return False
         if job.recorded:
             return await self._publish(job, cleared)
-        at = self.clock.now()
+        at, job.under_way = self.clock.now(), True
+        job.asked_at.append(at)
         job.recorded = await self.store.record_intent(
             job.post, attempt=job.attempt, fence=cleared.fence, at=at
         )
@@ -180,9 +197,14 @@ class Delivery:
             return True  # The later one is answered.
         if entry is None or entry.state != "intent":
             return False
+        if job.is_mine(entry, self.store.publisher):
+            job.recorded, job.begun_at = True, entry.intent_at
+            return job.maybe_sent and await self.doubts.decide(job, job.last_failure)
+        if not await self.store.adopt_intent(job.post.post_id, of=entry.publisher):
+            return False
         job.adopt(entry)
-        await self.store.adopt_intent(job.post.post_id)
-        return await self.doubts.decide(job, "a publisher ended in the middle of the send")
+        why = "a publisher ended in the middle of the send"
+        return job.maybe_sent and await self.doubts.decide(job, why)
 
     async def _without_sending(
         self, job: Job, result: Result, reason: str, *, hold_id: str | None = None
@@ -207,7 +229,7 @@ class Delivery:
 
     async def _publish(self, job: Job, cleared: Cleared) -> bool:
         """Try once; say whether that was the end."""
-        account, begun_at = job.post.account, self.clock.now()
+        account, begun_at, job.under_way = job.post.account, self.clock.now(), True
         clearance = Clearance(cleared, self.clock.monotonic_s, renew=partial(self._renew, job))
         try:
             made = await self._send(job, clearance)
@@ -242,7 +264,7 @@ class Delivery:
         """Judge a post anew while its connection stands; raises TooLate where it may not go out."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(RENEW_S):
-                while not job.dropped:
+                while job.goes_on:
                     match self.gate.judge(job.post):
                         case Cleared() as cleared:
                             return cleared
@@ -265,6 +287,7 @@ class Delivery:
         error: Partly | NotSent | Duplicate | Refused | Unknown | Uncertain,
     ) -> bool:
         account, why, after_s, is_end = job.post.account, str(error), 0.0, False
+        job.last_failure = why[:DETAIL_CHARS]
         match error:
             case Partly():
                 await self._on_part(job, cleared, error)
@@ -289,7 +312,6 @@ class Delivery:
 
     async def _on_part(self, job: Job, cleared: Cleared, error: Partly) -> None:
         """Keep what is out: whoever goes on sends the rest, and not this again."""
-        job.last_failure = str(error)[:DETAIL_CHARS]
         if error.so_far is None:
             job.maybe_sent = True
             return
@@ -308,6 +330,7 @@ class Delivery:
             sent = self.ends.attempt(job, cleared, "published")
             await self.ends.sent(job, sent, Publication("", detail=detail))
         elif isinstance(error, Uncertain):
+            job.maybe_sent = True
             await self.ends.end(job, "uncertain", str(error))
         elif job.so_far is not None:
             await self.ends.end_in_part(job, str(error))
@@ -316,7 +339,7 @@ class Delivery:
             await self.ends.end(job, "failed", str(error))
 
     async def _retry(self, job: Job, why: str, *, after_s: float = 0) -> bool:
-        job.last_failure, job.has_turn = why[:DETAIL_CHARS], False
+        job.has_turn = False
         assert job.begun_at is not None
         log.warning("not sent", post=job.post.post_id, account=job.post.account, why=why)
         if job.post.kind == "update":
@@ -330,5 +353,6 @@ class Delivery:
         return False
 
     async def _wait(self, job: Job, after_s: float = 0) -> None:
+        job.rests()
         job.failures += 1
         await asyncio.sleep(max(after_s, backoff_s(job.failures, chance=self.chance())))

@@ -1,6 +1,7 @@
 """A send whose outcome nobody knows: it is sent again with its key, looked for, or left as uncertain.
 
-What a hold covers by now is not sent again. It is looked for all the same: what stands there is taken back.
+What a hold covers by now is not sent again. It is looked for all the same: what stands there is taken back. A network
+may still be at work on what was sent to it: that it is not there yet is no answer.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from services.publisher.channels import (
 from services.publisher.ends import DETAIL_CHARS, Ends
 from services.publisher.job import Job
 from services.publisher.ledger import (
+    Capabilities,
     GiveUp,
     LookUp,
     NotThere,
@@ -31,6 +33,7 @@ from services.publisher.ledger import (
 )
 from services.publisher.proof import LOST
 
+LANDS_S: Final = 10.0  # Behind a try's begin: what is not there by then is not there.
 UNKNOWN_TRIES: Final = 5  # An update on a channel that knows no keys is not said twenty times.
 
 
@@ -51,6 +54,7 @@ class Doubts:
         self, job: Job, why: str, *, looked: bool = False, may_send: bool = True
     ) -> bool:
         """Decide; True at the end, False where the gate is asked again. `looked`: it was looked for and not found."""
+        job.rests()
         channel = self.channels.get(job.post.account)
         never = refusal(job.post, channel.capabilities if channel else None)
         if never or channel is None:
@@ -58,12 +62,7 @@ class Doubts:
         if isinstance(channel, Learns):
             await channel.learn()
         can = channel.capabilities
-        parts = 1 + len(job.post.thread)
-        decision = (
-            after_unknown(job.post.kind, can, age_s=self._age_s(job), looked=looked)
-            if may_send
-            else in_doubt_and_held(can, parts=parts, looked=looked)
-        )
+        decision = self._decision(job, can, looked=looked, may_send=may_send)
         match decision:
             case SendAgain():
                 is_blind = can.idempotent_s == 0 and not can.refuses_duplicates
@@ -78,6 +77,13 @@ class Doubts:
             case _:
                 assert_never(decision)
 
+    def _decision(
+        self, job: Job, can: Capabilities, *, looked: bool, may_send: bool
+    ) -> SendAgain | LookUp | NotThere | GiveUp:
+        if may_send:
+            return after_unknown(job.post.kind, can, age_s=self._age_s(job), looked=looked)
+        return in_doubt_and_held(can, parts=1 + len(job.post.thread), looked=looked)
+
     async def _give_up(self, job: Job, why: str) -> bool:
         await self.ends.end(job, "uncertain", why)
         return True
@@ -87,9 +93,16 @@ class Doubts:
         assert job.begun_at is not None
         return (self.clock.now() - job.begun_at).total_seconds()
 
+    def _may_still_land(self, job: Job, *, since_s: float) -> bool:
+        """Say whether the network may be at work on it; we look for so long at most, whatever wall clocks say."""
+        begun_at = job.tried_at or job.begun_at
+        assert begun_at is not None
+        age_s = (self.clock.now() - begun_at).total_seconds()
+        return max(age_s, self.clock.monotonic_s() - since_s) < LANDS_S
+
     async def _look_up(self, job: Job, channel: Channel, why: str, *, may_send: bool) -> bool:
         assert isinstance(channel, ReadsBack), "its capabilities say that it reads back"
-        can = channel.capabilities
+        can, since_s = channel.capabilities, self.clock.monotonic_s()
         while not job.dropped:
             try:
                 with as_documented():
@@ -106,7 +119,11 @@ class Doubts:
                     return await self.decide(job, why, may_send=may_send)
                 continue
             if found is None:
+                next_ = self._decision(job, can, looked=True, may_send=may_send)
+                if not isinstance(next_, SendAgain) and self._may_still_land(job, since_s=since_s):
+                    await self.rest(job)
+                    continue
                 return await self.decide(job, why, looked=True, may_send=may_send)
             await self.ends.sent(job, self.ends.attempt(job, None, LOST), found)
             return True
-        return True
+        return False

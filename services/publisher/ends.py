@@ -76,7 +76,7 @@ class Ends:
 
     async def sent(self, job: Job, attempt: Attempt, made: Publication) -> None:
         """Write down a send that worked, first of all; it is taken back if a hold came meanwhile."""
-        at = self.clock.now()
+        job.sent, at = (attempt, made), self.clock.now()
         sent = Sent(
             post_id=job.post.post_id,
             at=at,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
@@ -23,13 +23,18 @@ SAID: Final[dict[State, Result]] = {
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One post to be settled. `dropped` when its partition went to another publisher."""
+    """One post to be settled. `dropped` when it is another publisher's by now, or soon: nothing new begins.
+
+    `under_way`: from the ask for its intent to what became of the send; a send that has begun comes to its end.
+    """
 
     post: Post
     attempt: int
     settled: Callable[[], None]
     traceparent: str = ""
     dropped: bool = False
+    under_way: bool = False
+    on_rest: Callable[[], None] = lambda: None  # Somebody waits for the end of what is under way.
     partition: int = 0
     # What this run knows of the post's sends:
     recorded: bool = False
@@ -37,11 +42,27 @@ class Job:
     maybe_sent: bool = False
     so_far: Publication | None = None  # The parts of a thread that are out.
     last_part: Attempt | None = None
+    sent: tuple[Attempt, Publication] | None = None  # It is out, whatever the ledger says.
     failures: int = 0
     unknowns: int = 0
+    asked_at: list[datetime] = field(default_factory=list)  # For an intent.
     begun_at: datetime | None = None
     tried_at: datetime | None = None
     last_failure: str = ""
+
+    @property
+    def goes_on(self) -> bool:
+        return not self.dropped or self.under_way
+
+    def rests(self) -> None:
+        """Say that nothing is under way (any more)."""
+        if self.under_way:
+            self.under_way = False
+            self.on_rest()
+
+    def is_mine(self, entry: Entry, publisher: str) -> bool:
+        """Say whether an intent is one that this job asked for: the database's answer was lost."""
+        return entry.publisher == publisher and entry.intent_at in self.asked_at
 
     def is_settled_by(self, entry: Entry | None) -> bool:
         """Say whether a row of the ledger is this post's end."""
@@ -56,8 +77,8 @@ class Job:
         return entry.state == "withdrawn" and entry.attempt > self.attempt
 
     def adopt(self, entry: Entry) -> None:
-        """Go on with a send that another publisher left: nobody knows how far it came."""
-        self.recorded, self.begun_at, self.maybe_sent = True, entry.intent_at, True
+        """Go on with a send that another publisher left; nobody knows how far it came, unless it said so."""
+        self.recorded, self.begun_at, self.maybe_sent = True, entry.intent_at, entry.publisher != ""
         if entry.publication:
             self.so_far = Publication(entry.publication, entry.url)
 

@@ -6,6 +6,9 @@
        ├────▶ withdrawn   (held or too late)                                 ┘ may begin behind it
        └────▶ uncertain   (nobody knows; an offer is never sent again)
 
+What is over without a send becomes `sent` all the same when whoever sent it has the network's answer: another publisher
+had taken the intent over meanwhile, and could not know.
+
 What the gate holds has no intent: it begins as withdrawn; what its account can never take begins as failed. So an
 attempt that was answered stays answered, if its record is read again when the hold has ended, or the account can, and
 marketing has the offer back.
@@ -29,12 +32,12 @@ State = Literal[
 
 FOLLOWS: dict[State, frozenset[State]] = {
     "intent": frozenset({"sent", "failed", "withdrawn", "uncertain"}),
-    "failed": frozenset(),
-    "withdrawn": frozenset(),
+    "failed": frozenset({"sent"}),
+    "withdrawn": frozenset({"sent"}),
     "sent": frozenset({"retracting"}),
     "retracting": frozenset({"retracted", "retraction_failed"}),
     "retraction_failed": frozenset({"retracting"}),
-    "uncertain": frozenset(),
+    "uncertain": frozenset({"sent"}),
     "retracted": frozenset(),
 }
 BEGINS: frozenset[State] = frozenset({"intent", "withdrawn", "failed"})

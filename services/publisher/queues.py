@@ -1,12 +1,14 @@
 """Posts in hand: a queue for each channel account, or several, as many tasks as it can bear, and commits.
 
 A queue with ten thousand posts in hand makes the partitions that feed it rest; the others go on.
-A record is committed when all its posts are settled, so that a publisher that dies loses none.
+A record is committed when all its posts are settled, so that a publisher that dies loses none. One that ends, or
+hands partitions to another, lets what it has begun to send come to its end: nobody else could know what became of it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 
@@ -24,6 +26,10 @@ COMMIT_EVERY_S: Final = 1.0
 QUEUE_JOBS: Final = 10_000  # In one queue: above it the partitions that feed it rest.
 BATCH_RECORDS: Final = 100  # Read in one go: the loop belongs to others as well.
 RESUME_JOBS: Final = 5_000
+HAND_OVER_S: Final = 1.0  # So long a group waits for sends: nearly all take less.
+END_S: Final = (
+    8.0  # And so long the end of a process does; one that is killed for it leaves doubts.
+)
 log = structlog.get_logger()
 
 
@@ -35,11 +41,13 @@ class Queues:
     def __init__(self, topic: Topic, *, group: str, crash: kafka.Crash) -> None:
         self.topic, self.group, self.crash = topic, group, crash
         self.settle: Callable[[Job], Awaitable[None]]
+        self.leave: Callable[[Job], Awaitable[None]]
         self.name_of: Callable[[Post], str] = lambda post: post.account  # Of a post's queue.
         self.parallel: Callable[[str], int] = lambda _: 1
         self.assigned_once = False
         self._offsets = Offsets()
         self._ours: set[int] = set()
+        self._is_ending = False
         self._jobs: dict[int, set[Job]] = {}
         self._queues: dict[str, asyncio.Queue[Job]] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -68,7 +76,7 @@ class Queues:
         One of a partition that went to another while it was on its way to us is that one's.
         """
         partition, offset = record.partition, record.offset
-        if partition not in self._ours:
+        if partition not in self._ours or self._is_ending:
             return
         self._offsets.begin(partition, offset)
         left = len(posts)
@@ -91,7 +99,7 @@ class Queues:
 
     def keep(self, record: kafka.Record) -> Callable[[], None]:
         """Keep a record that makes no post until the function that is returned is called."""
-        if record.partition not in self._ours:
+        if record.partition not in self._ours or self._is_ending:
             return lambda: None
         self._offsets.begin(record.partition, record.offset)
         return lambda: self._offsets.settle(record.partition, record.offset)
@@ -155,14 +163,32 @@ class Queues:
         log.info("assigned", topic=self.topic.name, partitions=list(partitions))
 
     async def _on_revoked(self, partitions: Collection[int]) -> None:
-        await self._commit()
         self._ours -= set(partitions)
+        await self._hand_over(partitions, patience_s=HAND_OVER_S)
+        await self._commit()
         for partition in partitions:
-            for job in self._jobs.pop(partition, set()):
-                job.dropped = True
             self._offsets.forget(partition)
             for rested in self._resting.values():
                 rested.discard(partition)
+
+    async def _hand_over(self, partitions: Collection[int], *, patience_s: float) -> None:
+        """Begin no more of these partitions' sends, and let those under way come to their end."""
+        jobs = [job for partition in partitions for job in self._jobs.pop(partition, set())]
+        under_way = [job for job in jobs if job.under_way]
+        rest = asyncio.Semaphore(0)
+        for job in jobs:
+            job.dropped, job.on_rest = True, rest.release
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience_s):
+                for _ in under_way:
+                    await rest.acquire()
+        for job in jobs:
+            await self.leave(job)
+
+    async def end(self) -> None:
+        """Take no more, and let what is under way come to its end; fences must still come."""
+        self._is_ending = True
+        await self._hand_over(list(self._jobs), patience_s=END_S)
 
     async def stop(self) -> None:
         """End the tasks and commit what they settled."""

@@ -112,7 +112,7 @@ class Stream:
         """Hand every post to this delivery, which asks our gate."""
         self.delivery = delivery
         for queues in (self.due, self.updates):
-            queues.settle = delivery.settle
+            queues.settle, queues.leave = delivery.settle, delivery.leave
         # An incident's updates stay in their order; how many offers may overlap, the channel says.
         self.updates.name_of = queue_of_update
         self.due.parallel = lambda account: (
@@ -231,6 +231,10 @@ class Stream:
         if not all(queues.assigned_once for queues in self.carried):
             missing["assignment"] = "waiting for the groups to hand out partitions"
         return missing
+
+    async def end_sends(self) -> None:
+        """Begin no more sends, and let those under way come to their end; the rest goes on until `stop`."""
+        await asyncio.gather(*(queues.end() for queues in self.carried))
 
     async def stop(self) -> None:
         """End the tasks; what is not settled will be read again."""

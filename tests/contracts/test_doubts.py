@@ -9,6 +9,7 @@ import pytest
 from ops.embedded.system import System
 from services.kit import database
 from services.kit.telemetry import Clock
+from services.publisher import doubts
 from services.publisher.channels import NotSent, Publication, Unknown
 from services.publisher.channels.feed import Feed
 from services.publisher.clearance import Clearance
@@ -90,6 +91,26 @@ async def test_our_own_page_is_asked_too(
     assert (await desk.send(post)).result == "retracted"
     assert not await rows.is_in_feed(post.post_id)
     await engine.dispose()
+
+
+async def test_what_a_network_is_still_at_work_on_is_found_when_it_stands_there(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was said to be held, as not there, and then stood there through the whole incident."""
+    monkeypatch.setattr(doubts, "LANDS_S", 30)
+    channel, clock = FakeChannel(Clock(), reads_back="exact"), Looks()
+    desk = Desk(store, "still-at-work", channel, clock=clock)
+    holds(desk, clock)
+    channel.lost_answers = [Unknown("the connection broke")]
+    post, looks = desk.new_post("offer"), channel.look_up
+
+    async def not_yet(*given: Any, **values: Any) -> Publication | None:
+        found = await looks(*given, **values)
+        return found if channel.looks > 2 else None
+
+    channel.look_up = not_yet  # type: ignore[method-assign]
+    assert (await desk.send(post)).result == "retracted"
+    assert channel.standing == {}
 
 
 async def test_a_network_that_cannot_be_asked_now_is_asked_again(store: Store) -> None:

@@ -20,7 +20,7 @@ from ops.embedded.system import System
 from schemas.posts import Kind
 from services.kit import database
 from services.kit.telemetry import Clock
-from services.publisher import accounts, backoff
+from services.publisher import accounts, backoff, doubts
 from services.publisher.channels import email, http
 from services.publisher.channels.email import Email
 from services.publisher.mail_store import MailStore
@@ -50,6 +50,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> No
     """Retry at once; wait shortly where an answer is lost, and only there: a machine may be slow."""
     monkeypatch.setattr(backoff, "FIRST_RETRY_S", 0.02)
     monkeypatch.setattr(backoff, "LAST_RETRY_S", 0.05)
+    monkeypatch.setattr(doubts, "LANDS_S", 0.05)
     given = getattr(request.node, "callspec", None)
     if given is not None and given.params.get("fault") == "answer lost":
         monkeypatch.setattr(http, "TIMEOUT_S", 0.5)

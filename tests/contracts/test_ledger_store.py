@@ -138,13 +138,40 @@ async def test_an_intent_is_withdrawn_by_whoever_has_it(new_store: NewStore) -> 
     mine = an_unsent(post, is_ours=True)
     assert not await other.record_unsent(mine)
     assert not await one.record_unsent(an_unsent(post)), "whoever wrote no intent may have sent it"
-    await other.adopt_intent(post.post_id)
+    assert not await other.adopt_intent(post.post_id, of="nobody")
+    assert await other.adopt_intent(post.post_id, of="one")
     assert not await one.record_unsent(mine), "another publisher may be sending it"
     assert await state_of(one, post) == "intent"
     assert await other.record_unsent(mine)
     entry = await one.find(post.post_id)
     assert entry is not None
     assert (entry.state, entry.detail) == ("withdrawn", "held")
+
+
+async def test_an_intent_that_its_publisher_left_is_adopted_by_one(new_store: NewStore) -> None:
+    one, two, three, post = new_store("one"), new_store("two"), new_store("three"), an_offer()
+    await intend(one, post)
+    await two.leave_intent(post.post_id)  # It is not theirs.
+    assert not await two.adopt_intent(post.post_id, of="")
+    await one.leave_intent(post.post_id)
+    assert await two.adopt_intent(post.post_id, of="")
+    assert not await three.adopt_intent(post.post_id, of="")
+    entry = await one.find(post.post_id)
+    assert entry is not None
+    assert (entry.state, entry.publisher) == ("intent", "two")
+
+
+@pytest.mark.parametrize("state", STATES)
+async def test_whoever_has_the_networks_answer_is_believed(
+    new_store: NewStore, state: State
+) -> None:
+    one, post = new_store("one"), an_offer()
+    await bring(one, post, state)
+    assert await one.record_sent(a_sent(post)) is ("sent" in FOLLOWS[state])
+    entry = await one.find(post.post_id)
+    assert entry is not None
+    if "sent" in FOLLOWS[state]:
+        assert (entry.state, entry.publication, entry.hold_id) == ("sent", "p", None)
 
 
 async def test_what_was_never_begun_is_withdrawn_too_and_stays_so(new_store: NewStore) -> None:

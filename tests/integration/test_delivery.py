@@ -261,7 +261,7 @@ async def test_a_publisher_that_wakes_up_does_not_withdraw_what_another_has_adop
     """It would take the row away under the other's send, and the ledger would know nothing."""
     post, asleep = new_post(), Store(desk.store.engine, publisher="asleep")
     assert await asleep.record_intent(post, attempt=1, fence=1, at=Clock().now())
-    await desk.store.adopt_intent(post.post_id)
+    assert await desk.store.adopt_intent(post.post_id, of="asleep")
     mine = Unsent(post=post, attempt=1, at=Clock().now(), why="held", is_ours=True)
     assert not await asleep.record_unsent(mine)
     assert await desk.state(post) == "intent"

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any
 
 from schemas.labels import Labels
@@ -17,6 +18,7 @@ from services.publisher.channels.threads import Part, Threads
 from services.publisher.clearance import Clearance
 from services.publisher.ledger import UNSENT, Attempt, Capabilities, Entry, State, before
 from services.publisher.store import Intent, Sent, Store, Unsent
+from tests.simulation.loop import PROCESS, Loop, Process
 
 FOR_EVER = datetime.max.replace(tzinfo=UTC)
 SLOW = 0.1  # How often a network takes long when nothing is wrong with it.
@@ -102,11 +104,13 @@ class MemoryStore(Store):
             )  # fmt: skip
         return may
 
-    async def adopt_intent(self, post_id: str) -> None:
+    async def _hand_intent(self, post_id: str, *, of: str, to: str) -> bool:
         async with self._take_turn():
             known = self.rows.get(post_id)
-            if known and known.state == "intent":
-                self._put(replace(known, publisher=self.publisher))
+            if known is None or known.state != "intent" or known.publisher != of:
+                return False
+            self._put(replace(known, publisher=to))
+            return True
 
     async def _record_sents(self, sents: list[Sent]) -> list[bool]:
         async with self._take_turn():
@@ -114,13 +118,13 @@ class MemoryStore(Store):
 
     def _send(self, one: Sent) -> bool:
         known = self.rows.get(one.post_id)
-        if known is None or known.state != "intent":
+        if known is None or known.state not in before("sent"):
             return False
         self._put(
             replace(
                 known, state="sent", done_at=one.at, begun_at=one.attempt.at,
                 fence=one.attempt.fence, fence_begun_at=one.attempt.fence_begun_at,
-                publication=one.publication, url=one.url, detail=one.detail,
+                publication=one.publication, url=one.url, detail=one.detail, hold_id=None,
             )
         )  # fmt: skip
         return True
@@ -221,16 +225,24 @@ def _may_be_tried(known: Entry, attempt: int) -> bool:
 class Network:
     """One account on a network that everybody posts to; what stands there outlives every process."""
 
-    def __init__(self, name: str, can: Capabilities, chance: random.Random) -> None:
-        self.name, self.can, self.chance = name, can, chance
+    def __init__(self, name: str, can: Capabilities, chance: random.Random, loop: Loop) -> None:
+        self.name, self.can, self.chance, self.loop = name, can, chance, loop
         self.standing: dict[str, Post] = {}
         self.made: dict[str, int] = {}
+        self.told: dict[str, Process | None] = {}  # Who heard that it stands.
+        self.numbers = count()
         self.faults = 0.0
         self.on_begin: Callable[[Post], None] = lambda _: None
 
     def channel(self, clock: Clock) -> Line:
         """Return the account as one publisher has it."""
         return Line(self, clock)
+
+    def create(self, name: str, made: str, post: Post) -> None:
+        """Let a post stand there."""
+        if name not in self.standing:
+            self.made[made] = self.made.get(made, 0) + 1
+        self.standing[name] = post
 
 
 class Line(Threads):
@@ -253,14 +265,14 @@ class Line(Threads):
         mark = f".{part.number}" if part.of > 1 else ""
         name = f"{part.key}{mark}"
         if not self.capabilities.idempotent_s:
-            name += f"-{sum(network.made.values())}"
-        if name not in network.standing:
-            made = f"{post.post_id}{mark}"
-            network.made[made] = network.made.get(made, 0) + 1
-        network.standing[name] = post
-        await self._wait()
-        if network.chance.random() < network.faults:
+            name += f"-{next(network.numbers)}"
+        lands_s = self._takes_s()  # Whatever becomes of who asked.
+        network.loop.outside(lands_s, lambda: network.create(name, f"{post.post_id}{mark}", post))
+        if network.chance.random() < network.faults:  # Perhaps while the network is at work on it.
+            await asyncio.sleep(2 * lands_s * network.chance.random())
             raise Unknown("the answer was lost")
+        await asyncio.sleep(lands_s + self._takes_s())
+        network.told[name] = PROCESS.get()
         return Publication(name)
 
     async def look_up(self, post: Post, *, key: str, age_s: float) -> Publication | None:
@@ -284,5 +296,8 @@ class Line(Threads):
         return
 
     async def _wait(self) -> None:
+        await asyncio.sleep(self._takes_s())
+
+    def _takes_s(self) -> float:
         slow = self.network.chance.random() < SLOW + 2 * self.network.faults
-        await asyncio.sleep(self.network.chance.uniform(0.001, 0.8 if slow else 0.02))
+        return self.network.chance.uniform(0.001, 0.8 if slow else 0.02)

@@ -31,6 +31,7 @@ class Process:
     is_alive: bool = True
     is_stopped: bool = False
     skew_s: float = 0.0
+    asked: asyncio.Event = field(default_factory=asyncio.Event)  # To end, as by SIGTERM.
     waiting: list[Any] = field(default_factory=list)
     tasks: list[asyncio.Task[Any]] = field(default_factory=list)
 

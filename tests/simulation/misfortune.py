@@ -37,7 +37,7 @@ class Misfortune:
     async def draw(self) -> None:
         """Draw faults until they end."""
         acts = [
-            self._kill_one, self._kill_one, self._stop_one, self._stop_one, self._cut_off_one,
+            self._kill_one, self._kill_one, self._ask_one_to_end, self._stop_one, self._stop_one, self._cut_off_one,
             self._no_quorum, self._slow_network, self._bad_database, self._bad_channels,
             self._clean, self._bad_batches, self._jump,
         ]  # fmt: skip
@@ -70,6 +70,10 @@ class Misfortune:
 
     def _kill_one(self) -> None:
         self.plant.kill(self._some().name)
+
+    def _ask_one_to_end(self) -> None:
+        self.world.say(f"{self._some().name} is asked to end")
+        self._some().asked.set()
 
     def _for_a_while(self, what: str, begin: Callable[[], None], end: Callable[[], None]) -> None:
         wait_s = self.while_s

@@ -18,7 +18,11 @@ _OUTBOX, _DETECTOR = "services.detector.outbox", "services.detector.stream"
 _STREAM, _DELIVERY = "services.publisher.stream", "services.publisher.delivery"
 _FENCES = "services.publisher.fences"
 _GATE, _LEDGER = "services.publisher.gate", "services.publisher.ledger"
-_CLEARANCE = "services.publisher.clearance"
+_CLEARANCE, _JOB, _ENDS = (
+    "services.publisher.clearance",
+    "services.publisher.job",
+    "services.publisher.ends",
+)
 _TAKE_BACK, _HOLDS = "services.publisher.takeback", "schemas.holds"
 _QUEUE, _LANES, _HANDS = (
     "services.scheduler.store",
@@ -149,7 +153,24 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "adopt_as_new": Mutant(
         "an intent that a dead publisher left is taken for one that was not sent",
-        ((_DELIVERY, 'return await self.doubts.decide(job, "a publisher ended in the middle of the send")', "return False"),),
+        ((_JOB, 'True, entry.intent_at, entry.publisher != ""', "True, entry.intent_at, False"),),
+    ),
+    "answer_forgotten": Mutant(
+        "what a network answered is forgotten where the ledger does not answer",
+        ((_ENDS, "job.sent, at = (attempt, made), self.clock.now()", "at = self.clock.now()"),),
+    ),
+    "answer_unbelieved": Mutant(
+        "what another publisher took over stays over, though the network has answered whoever sent it",
+        ((_LEDGER, '"withdrawn": frozenset({"sent"})', '"withdrawn": frozenset()'),
+         (_LEDGER, '"uncertain": frozenset({"sent"})', '"uncertain": frozenset()')),
+    ),
+    "looked_too_soon": Mutant(
+        "what is not there while the network may be at work on it is not there",
+        (("services.publisher.doubts", "if not isinstance(next_, SendAgain) and self._may_still_land(job, since_s=since_s):", "if False:"),),
+    ),
+    "left_blindly": Mutant(
+        "a publisher that hands a post over says that it was not sent, whatever became of it",
+        ((_DELIVERY, "if not job.recorded or job.under_way or job.maybe_sent or job.sent is not None:", "if not job.recorded:"),),
     ),
     "held_unwritten": Mutant(
         "what the gate holds is said, and not written down",

@@ -47,6 +47,7 @@ SCHEDULERS: Final = ("scheduler-1", "scheduler-2")
 APART: Final[dict[str, Carries]] = {"publisher-1": "offers", "publisher-2": "updates"}
 APART_EVERY: Final = 5  # In each fifth evening offers and updates have a publisher each.
 STALE_S: Final = 3.0  # Shorter than in life, as well.
+BEGUN_S: Final = 0.01
 TICK_S: Final = 0.3  # Longer: each costs a dozen real round trips.
 
 
@@ -89,11 +90,10 @@ class Plant:
     async def _run(self, process: Process, main: Callable[[Process], Any]) -> None:
         try:
             await main(process)
-        except (
-            KafkaError,
-            OperationalError,
-        ) as error:  # It could not start: a supervisor tries again.
-            self.kill(process.name, f"could not start: {error!r}")
+        except (KafkaError, OperationalError) as error:  # A supervisor tries again.
+            self.kill(process.name, f"could not start, or end: {error!r}")
+        else:
+            self.kill(process.name, "has ended, as it was asked to")
 
     def kill(self, name: str, why: str = "is killed") -> None:
         process = self.processes[name]
@@ -126,7 +126,8 @@ class Plant:
         self.streams[process.name] = stream
         await broker.start()
         async with kafka.background(crash, stream.keep_snapshots(), stream.keep_time()):
-            await self.loop.create_future()
+            await _asked(process)
+        await stream.on_revoked(list(stream.partitions))
 
     async def _publisher(self, process: Process) -> None:
         broker: Any = Broker(self.log, process)
@@ -156,7 +157,9 @@ class Plant:
             *(queues.keep_commits() for queues in stream.carried),
         )  # fmt: skip
         async with kafka.background(crash, *loops):
-            await self.loop.create_future()
+            await _asked(process)
+            await stream.end_sends()
+        await stream.stop()
 
     async def _scheduler(self, process: Process) -> None:
         assert self.database is not None, "without a queue there is no scheduler"
@@ -173,7 +176,8 @@ class Plant:
             stream.keep_commits(),
         )  # fmt: skip  # Nothing is decided by counts.
         async with kafka.background(crash, *loops):
-            await self.loop.create_future()
+            await _asked(process)
+        await stream.stop()
 
     @asynccontextmanager
     async def take_turn(self) -> AsyncIterator[None]:
@@ -185,6 +189,12 @@ class Plant:
         await asyncio.sleep(self.log.delay_s() / 2)
         if self.chance.random() < self.database_faults:
             raise OperationalError("COMMIT", {}, Exception("the answer was lost"))
+
+
+async def _asked(process: Process) -> None:
+    """Return when a process is asked to end; what it has just begun runs by then."""
+    await asyncio.sleep(BEGUN_S)
+    await process.asked.wait()
 
 
 def _is_allowed(error: Exception) -> bool:

@@ -62,8 +62,8 @@ class World:
         )
         never = Capabilities(idempotent_s=0, can_delete=True, threads=True)
         self.networks = {
-            "social": Network("social", ever, self.chance),
-            "plain": Network("plain", never, self.chance),
+            "social": Network("social", ever, self.chance, self.loop),
+            "plain": Network("plain", never, self.chance, self.loop),
         }
         for network in self.networks.values():
             network.on_begin = self.check_silence
@@ -219,15 +219,17 @@ class World:
             for network in self.networks.values()
             for key, post in network.standing.items()
             if post.kind == "offer" and (post.labels["network"], post.labels["line"]) in scopes
-            and self._can_be_taken_back(network, post)
+            and self._can_be_taken_back(network, key, post)
         ]  # fmt: skip
 
-    def _can_be_taken_back(self, network: Network, post: Post) -> bool:
-        row = self.plant.rows.get(post.post_id)
-        # Where one can look, nobody may say that it is uncertain; of a thread a part may stand alone.
-        is_known = network.can.reads_back == "exact" and not post.thread
-        known = ("intent", "sent", "retracting", *(("uncertain",) if is_known else ()))
-        return row is not None and row.state in known
+    def _can_be_taken_back(self, network: Network, key: str, post: Post) -> bool:
+        row, told = self.plant.rows.get(post.post_id), network.told.get(key)
+        if row is None or row.state in ("retracted", "retraction_failed"):
+            return False
+        # Where one can look, or lives who was told, somebody knows; of a thread a part may stand alone.
+        can_look = network.can.reads_back == "exact"
+        is_known = (can_look or (told is not None and told.is_alive)) and not post.thread
+        return is_known or row.state in ("intent", "sent", "retracting")
 
     def _is_released(self) -> list[str]:
         return [

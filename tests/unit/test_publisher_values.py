@@ -126,7 +126,7 @@ def test_what_may_have_gone_out_is_looked_for_where_it_may_not_be_sent_again(
 
 def test_nothing_follows_what_is_settled_for_good() -> None:
     assert not FOLLOWS["retracted"]
-    assert not FOLLOWS["uncertain"]
+    assert FOLLOWS["uncertain"] == {"sent"}, "if whoever sent it hears so"
     assert not before("intent"), "an attempt begins so"
     assert set(before("retracting")) == {"sent", "retraction_failed"}
 
