@@ -62,6 +62,7 @@ def new_service(_: Settings) -> FastAPI:
     )
     views = Views(broker, registry=registry, crash=telemetry.crash)
     pollers = Pollers(stream, sources, registry=registry)
+    members = Members(broker, settings.cluster, crash=telemetry.crash)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -70,7 +71,7 @@ def new_service(_: Settings) -> FastAPI:
             await broker.start()
             async with kafka.background(
                 telemetry.crash,
-                Members(broker, settings.cluster, crash=telemetry.crash).keep_looking(),
+                members.keep_looking(),
                 stream.keep_snapshots(),
                 stream.keep_time(),
                 views.read(),
@@ -80,6 +81,7 @@ def new_service(_: Settings) -> FastAPI:
                 yield
             await pollers.aclose()
             await stream.on_revoked(list(stream.partitions))
+            await members.hand_over()
 
     app = web.new_app(
         title="Interlock detector",

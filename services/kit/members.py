@@ -22,6 +22,7 @@ from services.kit.cluster import Cluster
 
 LOOK_S: Final = 15.0
 ANSWER_S: Final = 10.0
+GOODBYE_S: Final = 2.0
 MISSED: Final = 4  # Looks at which a stable group did not know us: a minute.
 STABLE: Final = "Stable"
 log = structlog.get_logger()
@@ -66,6 +67,24 @@ class Members:
             self._missed[instance] = 0 if known else self._missed.get(instance, 0) + 1
             if self._missed[instance] >= MISSED:
                 self.crash(f"{instance} is in its group no more", None)
+
+    async def hand_over(self) -> None:
+        """Let a consumer that is about to stop leave its group where others go on; alone it takes its own back.
+
+        A lasting name keeps its partitions for a session, in which nobody reads them: right for a crash, not for an end.
+        """
+        consumers = [c for s in self.broker.subscribers if (c := getattr(s, "consumer", None))]
+        named = [one for one in consumers if instance_of(one)]
+        try:
+            async with asyncio.timeout(GOODBYE_S):
+                states = await self._ask({one._group_id for one in named})  # noqa: SLF001
+        except (KafkaError, TimeoutError, OSError) as error:
+            log.warning("groups were not asked", why=str(error) or type(error).__name__)
+            return
+        for consumer in named:
+            _, members = states.get(consumer._group_id, ("", frozenset()))  # noqa: SLF001
+            if any(not name.startswith(f"{instance_of(consumer)}-") for name in members):
+                consumer._coordinator._group_instance_id = None  # noqa: SLF001  # aiokafka leaves by that.
 
     async def _ask(self, groups: Iterable[str]) -> dict[str, tuple[str, frozenset[str]]]:
         """Return each group's state, and the ids of its members, which begin with their instances."""

@@ -147,8 +147,9 @@ def new_service(_: Settings) -> FastAPI:
                 stack.push_async_callback(close)
             await database.migrate(engine, schema=SCHEMA, versions=VERSIONS)
             await stack.enter_async_context(kafka.connected(broker))
+            for end in (members.hand_over, stream.stop):  # The last that is pushed is the first.
+                stack.push_async_callback(end)
             await stream.start()
-            stack.push_async_callback(stream.stop)
             await stack.enter_async_context(
                 kafka.background(
                     telemetry.crash,

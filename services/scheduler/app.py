@@ -55,6 +55,7 @@ def new_service(_: Settings) -> FastAPI:
         crash=telemetry.crash,
     )
 
+    members = Members(broker, settings.cluster, crash=telemetry.crash)
     archive = Archive(engine, days=settings.archive_days)
     allowed = frozenset(filter(None, settings.webhook_hosts.split(",")))
     hooks = Hooks(engine, clock=clock, registry=registry, allowed=allowed)
@@ -67,12 +68,13 @@ def new_service(_: Settings) -> FastAPI:
             stack.push_async_callback(hooks.aclose)
             await database.migrate(engine, schema=SCHEMA, versions=VERSIONS)
             await stack.enter_async_context(kafka.connected(broker))
+            stack.push_async_callback(members.hand_over)
             await stream.start()
             stack.push_async_callback(stream.stop)
             await stack.enter_async_context(
                 kafka.background(
                     telemetry.crash,
-                    Members(broker, settings.cluster, crash=telemetry.crash).keep_looking(),
+                    members.keep_looking(),
                     stream.keep_claiming(),
                     stream.keep_handing_over(),
                     stream.keep_recording(),

@@ -28,12 +28,13 @@ from services.kit.members import MISSED, Members, instance_of, tasks_of
 class Watched:
     """One consumer in a group and one outside, and what was said when the process was to end."""
 
-    def __init__(self, system: System) -> None:
+    def __init__(self, system: System, *, group: str = "") -> None:
         self.ends: list[str] = []
         self.name = f"watched-{uuid.uuid4().hex[:8]}"
+        self.group = group or self.name
         self.broker = kafka.new_broker(system.cluster, client_id="test")
         self.grouped = kafka.subscribe(
-            self.broker, DUE.name, self._nothing, group=self.name, instance=self.name,
+            self.broker, DUE.name, self._nothing, group=self.group, instance=self.name,
             crash=self._crash,
         )  # fmt: skip
         self.alone = kafka.subscribe(self.broker, HOLDS.name, self._nothing, crash=self._crash)
@@ -53,8 +54,8 @@ async def watched(system: System) -> AsyncIterator[Watched]:
 
 
 @asynccontextmanager
-async def running(system: System) -> AsyncIterator[Watched]:
-    found = Watched(system)
+async def running(system: System, *, group: str = "") -> AsyncIterator[Watched]:
+    found = Watched(system, group=group)
     async with kafka.connected(found.broker):
         await found.broker.start()
         async with asyncio.timeout(30):
@@ -71,6 +72,28 @@ async def test_whoever_reads_is_left_alone(watched: Watched) -> None:
     assert state == members.STABLE
     assert [name.startswith(f"{watched.name}-{DUE.name}-") for name in ids] == [True]
     assert instance_of(watched.grouped.consumer) == f"{watched.name}-{DUE.name}"
+
+
+@pytest.mark.parametrize("hands_over", [True, False])
+async def test_who_ends_leaves_its_partitions_to_others_at_once(
+    hands_over: bool, watched: Watched, system: System
+) -> None:
+    """A lasting name kept them for six seconds, in which nobody read them: updates waited, at each deployment."""
+    async with running(system, group=watched.name) as other:
+        if hands_over:
+            await other.members.hand_over()
+    _, ids = (await watched.members._ask([watched.name]))[watched.name]
+    assert {one[: len(watched.name)] for one in ids} == (
+        {watched.name} if hands_over else {watched.name, other.name}
+    )
+
+
+async def test_who_is_alone_takes_its_own_partitions_back(system: System) -> None:
+    """A group that is empty waits three seconds for others, as brokers are set up."""
+    async with running(system) as alone:
+        await alone.members.hand_over()
+    _, ids = (await alone.members._ask([alone.name]))[alone.name]
+    assert len(ids) == 1
 
 
 async def test_a_group_that_is_left_to_others_is_seen_to_be_empty(watched: Watched) -> None:

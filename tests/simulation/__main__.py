@@ -19,6 +19,7 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 from functools import cache, partial
@@ -89,7 +90,10 @@ def _set_up(*, tells: bool) -> None:
             logging.INFO if tells else logging.CRITICAL
         ),
     )
-    sys.unraisablehook = lambda _: None  # A killed process cleans nothing up.
+    sys.unraisablehook = lambda _: None  # A killed process cleans nothing up,
+    warnings.filterwarnings(
+        "ignore", message="coroutine .* was never awaited"
+    )  # and begins nothing.
     gc.set_threshold(*GC_THRESHOLDS)  # An evening's garbage is small, and looked for less often.
 
 
