@@ -37,7 +37,7 @@ from services.kit.cluster import Cluster
 
 BATCH_RECORDS: Final = 500
 SESSION_MS: Final = 6_000  # The broker's least: a killed member's partitions move on after it.
-HEARTBEAT_MS: Final = 1_000
+HEARTBEAT_MS: Final = 300  # So soon a member hears that another has gone, and takes its partitions.
 REQUEST_MS: Final = 30_000
 FIRST_ANSWER_MS: Final = 10_000
 RETRY_MS: Final = 50

@@ -23,6 +23,7 @@ NAMES = {
     "publisher": "how many offers the publisher bears, and what its updates wait for",
     "scheduler": "how the queue bears ten million offers",
     "start": "how fast and how big `up` is",
+    "deploy": "what offers and updates wait for while one of two services ends and comes back",
 }
 QUICK = "--quick"
 QUICK_NAMES = {"scheduler"}
