@@ -179,6 +179,10 @@ class Subscription:
         assert consumer is not None, "the broker is not started"
         return consumer
 
+    async def start(self) -> None:
+        """Begin to read, where the broker had started before."""
+        await self._subscriber.start()
+
     async def lag(self) -> int:
         """Return how many records are there that were not handed on yet."""
         ends = await self.consumer.end_offsets(self.consumer.assignment())

@@ -25,6 +25,9 @@ ANSWER_S: Final = 10.0
 GOODBYE_S: Final = 2.0
 MISSED: Final = 4  # Looks at which a stable group did not know us: a minute.
 STABLE: Final = "Stable"
+States = dict[
+    str, tuple[str, frozenset[str]]
+]  # By group: how it stands, and the ids of its members.
 log = structlog.get_logger()
 
 
@@ -44,7 +47,7 @@ class Members:
 
     async def look(self) -> None:
         """Look once; a consumer that will read no more ends the process."""
-        consumers = [c for s in self.broker.subscribers if (c := getattr(s, "consumer", None))]
+        consumers = self._consumers()
         for consumer in consumers:
             for task in tasks_of(consumer):
                 if task.done():
@@ -53,12 +56,9 @@ class Members:
         await self._look_at_groups([one for one in consumers if instance_of(one)])
 
     async def _look_at_groups(self, consumers: Collection[Any]) -> None:
-        try:
-            async with asyncio.timeout(ANSWER_S):
-                states = await self._ask(self.others | {one._group_id for one in consumers})  # noqa: SLF001
-        except (KafkaError, TimeoutError, OSError) as error:  # Nobody knows: that is not missed.
-            log.warning("groups were not asked", why=str(error) or type(error).__name__)
-            return
+        groups = self.others | {one._group_id for one in consumers}  # noqa: SLF001
+        if (states := await self._try_to_ask(groups, ANSWER_S)) is None:
+            return  # Nobody knows: that is not missed.
         self.deserted = frozenset(g for g in self.others if not states.get(g, ("", ()))[1])
         for consumer in consumers:
             instance = instance_of(consumer)
@@ -73,20 +73,25 @@ class Members:
 
         A lasting name keeps its partitions for a session, in which nobody reads them: right for a crash, not for an end.
         """
-        consumers = [c for s in self.broker.subscribers if (c := getattr(s, "consumer", None))]
-        named = [one for one in consumers if instance_of(one)]
-        try:
-            async with asyncio.timeout(GOODBYE_S):
-                states = await self._ask({one._group_id for one in named})  # noqa: SLF001
-        except (KafkaError, TimeoutError, OSError) as error:
-            log.warning("groups were not asked", why=str(error) or type(error).__name__)
-            return
+        named = [one for one in self._consumers() if instance_of(one)]
+        states = await self._try_to_ask({one._group_id for one in named}, GOODBYE_S)  # noqa: SLF001
         for consumer in named:
-            _, members = states.get(consumer._group_id, ("", frozenset()))  # noqa: SLF001
+            _, members = (states or {}).get(consumer._group_id, ("", frozenset()))  # noqa: SLF001
             if any(not name.startswith(f"{instance_of(consumer)}-") for name in members):
                 consumer._coordinator._group_instance_id = None  # noqa: SLF001  # aiokafka leaves by that.
 
-    async def _ask(self, groups: Iterable[str]) -> dict[str, tuple[str, frozenset[str]]]:
+    def _consumers(self) -> list[Any]:
+        return [c for s in self.broker.subscribers if (c := getattr(s, "consumer", None))]
+
+    async def _try_to_ask(self, groups: Iterable[str], patience_s: float) -> States | None:
+        try:
+            async with asyncio.timeout(patience_s):
+                return await self._ask(groups)
+        except (KafkaError, TimeoutError, OSError) as error:
+            log.warning("groups were not asked", why=str(error) or type(error).__name__)
+            return None
+
+    async def _ask(self, groups: Iterable[str]) -> States:
         """Return each group's state, and the ids of its members, which begin with their instances."""
         admin = AIOKafkaAdminClient(**self.cluster.options())
         await admin.start()

@@ -37,6 +37,7 @@ class Queues:
     """One topic with a group: its records in hand, and the tasks that settle them."""
 
     subscription: kafka.Subscription
+    _subscribe: Callable[[], None]
 
     def __init__(self, topic: Topic, *, group: str, crash: kafka.Crash) -> None:
         self.topic, self.group, self.crash = topic, group, crash
@@ -53,20 +54,33 @@ class Queues:
         self._tasks: list[asyncio.Task[None]] = []
         self._resting: dict[str, set[int]] = {}  # A queue's name to paused partitions.
 
-    def read(self, broker: KafkaBroker, handler: kafka.Handler, *, instance: str) -> None:
-        """Join the group. Without it the queues stay empty, and the topic is another publisher's."""
-        self.subscription = kafka.subscribe(
-            broker,
-            self.topic.name,
-            handler,
-            group=self.group,
-            instance=instance,
-            batch_records=BATCH_RECORDS,
-            listener=kafka.Rebalance(
-                assigned=self._on_assigned, revoked=self._on_revoked, crash=self.crash
-            ),
-            crash=self.crash,
-        )
+    def read(
+        self, broker: KafkaBroker, handler: kafka.Handler, *, instance: str, at_once: bool
+    ) -> None:
+        """Join the group when the broker starts, or by `join`. Else the queues stay empty, and the topic is others'."""
+
+        def subscribe() -> None:
+            self.subscription = kafka.subscribe(
+                broker,
+                self.topic.name,
+                handler,
+                group=self.group,
+                instance=instance,
+                batch_records=BATCH_RECORDS,
+                listener=kafka.Rebalance(
+                    assigned=self._on_assigned, revoked=self._on_revoked, crash=self.crash
+                ),
+                crash=self.crash,
+            )
+
+        self._subscribe = subscribe
+        if at_once:
+            subscribe()
+
+    async def join(self) -> None:
+        """Join the group now."""
+        self._subscribe()
+        await self.subscription.start()
 
     def take(
         self, record: kafka.Record, posts: list[Post], *, attempt: int, traceparent: str

@@ -14,6 +14,7 @@ of the two alone: beside offers that keep its loop busy an update would wait for
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final, Literal, TypeAlias
@@ -52,6 +53,7 @@ from services.publisher.queues import Queues
 GROUP_DUE: Final = "publisher"
 GROUP_UPDATES: Final = "publisher-updates"
 HOLD_RECORDS: Final = 5_000  # At a start there may be a million.
+OFFERS_LATEST_S: Final = 30.0  # Without a fence they are read then, and wait here.
 READY_FENCE_S: Final = 3 * PROBE_S
 UPDATE_QUEUES: Final = (
     4  # Of an account: one update that does not get through stops not all. See BESIDE_OFFERS.
@@ -106,7 +108,7 @@ class Stream:
         self.left_to_others = frozenset(q.group for q, _ in both.values() if q not in self.carried)
         for queues, handler in both.values():
             if queues in self.carried:
-                queues.read(broker, handler, instance=instance)
+                queues.read(broker, handler, instance=instance, at_once=queues is self.updates)
 
     def deliver_by(self, delivery: Delivery) -> None:
         """Hand every post to this delivery, which asks our gate."""
@@ -132,12 +134,22 @@ class Stream:
             self._saying.discard(post.post_id)
 
     async def start(self) -> None:
-        """Begin to read and write."""
+        """Begin to read and write; offers when a first fence has passed: others can send them meanwhile."""
         await self.broker.start()
+        if self.carries_offers:
+            self._spawn(self._read_offers())
         for name, channel in self.delivery.channels.items():
             await self.outbox.emit_account(
                 known_as(name, self.accounts[name], channel.capabilities)
             )
+
+    async def _read_offers(self) -> None:
+        with contextlib.suppress(TimeoutError):  # A person may want one back.
+            await asyncio.wait_for(self.gate.knows(), OFFERS_LATEST_S)
+        try:
+            await self.due.join()
+        except Exception as error:  # Whoever supervises starts us again.
+            self.due.crash("offers cannot be read", error)
 
     def _spawn(self, act: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(act)

@@ -192,12 +192,15 @@ class Consumer:
 
 
 class _Subscriber:
-    def __init__(self, consumer: Consumer) -> None:
-        self.consumer = consumer
+    def __init__(self, broker: Broker, consumer: Consumer) -> None:
+        self.broker, self.consumer = broker, consumer
         self.handler: Callable[[Any], Coroutine[Any, Any, None]]
 
     def __call__(self, handler: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
         self.handler = handler
+
+    async def start(self) -> None:
+        self.broker.log.loop.spawn(self.broker.process, self.run())
 
     async def run(self) -> None:
         await self.consumer.run(self._hand_on)
@@ -226,12 +229,12 @@ class Broker:
             self.log, self.process, topic,
             name=name, group=given["group_id"], listener=given["listener"],
         )  # fmt: skip
-        self._subscribers.append(_Subscriber(consumer))
+        self._subscribers.append(_Subscriber(self, consumer))
         return self._subscribers[-1]
 
     async def start(self) -> None:
         for subscriber in self._subscribers:
-            self.log.loop.spawn(self.process, subscriber.run())
+            await subscriber.start()
 
     async def publish(
         self, value: bytes, topic: str, *, key: bytes | None, partition: int | None,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from schemas.posts import Post
 from schemas.topics import UPDATES
+from services.publisher import stream
 from services.publisher.job import Job
 from services.publisher.queues import Queues
-from services.publisher.stream import UPDATE_QUEUES, queue_of_update
+from services.publisher.stream import UPDATE_QUEUES, Stream, queue_of_update
 from tests.builders import a_post
 from tests.channels import HTTP
 from tests.unit.test_broker import a_record
@@ -36,6 +38,30 @@ def test_an_accounts_updates_find_a_connection_beside_all_its_offers(name: str) 
     channel: Any = HTTP[name][1]("http://127.0.0.1:1")
     room = channel.client._transport._pool._max_connections
     assert room >= channel.capabilities.parallel + UPDATE_QUEUES + 2
+
+
+@pytest.mark.parametrize("knows", [True, False])
+async def test_offers_are_read_behind_the_first_fence_or_a_little_later_without(
+    knows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has just started took partitions over whose offers then waited until it had read all holds there were."""
+    monkeypatch.setattr(stream, "OFFERS_LATEST_S", 30 if knows else 0.2)
+    passed, joined = asyncio.Event(), asyncio.Event()
+
+    async def join() -> None:
+        joined.set()
+
+    one: Any = SimpleNamespace(
+        gate=SimpleNamespace(knows=passed.wait), due=SimpleNamespace(join=join)
+    )
+    reading = asyncio.create_task(Stream._read_offers(one))
+    await asyncio.sleep(0.02)
+    assert not joined.is_set()
+    if knows:
+        passed.set()
+    async with asyncio.timeout(10):
+        await reading
+    assert joined.is_set()
 
 
 async def test_an_update_that_does_not_get_through_stops_its_own_incident_and_not_all() -> None:
