@@ -102,7 +102,7 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(number)
 
-    def stop(self, number: signal.Signals = signal.SIGTERM, *, patience_s: float = 15) -> None:
+    def stop(self, number: signal.Signals = signal.SIGTERM, *, patience_s: float = 30) -> None:
         """Ask it to end, wait, and at last kill it."""
         if self.ended() is not None:
             return

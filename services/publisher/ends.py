@@ -21,9 +21,7 @@ from services.publisher.store import Sent, Store
 from services.publisher.takeback import TakeBack, is_within
 
 DETAIL_CHARS: Final = 500
-AFTER_INTENT: Final = frozenset[State | None](
-    {"sent", "uncertain", "retracting", "retracted", "retraction_failed"}
-)
+SETTLED: Final = frozenset[State]({"sent", "retracting", "retracted", "retraction_failed"})
 log = structlog.get_logger()
 
 
@@ -87,7 +85,7 @@ class Ends:
             kind=job.post.kind,
         )
         if not await self.store.record_sent(sent):
-            await self._doubt(job.post.post_id)
+            await self._doubt(job, sent)
         await self.say(
             job, "published", reason=made.detail, publication=made, at=at, fence=attempt.fence
         )
@@ -100,12 +98,23 @@ class Ends:
         if hold is not None and entry is not None and is_within(entry, hold):
             await self.take_back.take_back_one(entry, hold.hold_id)
 
-    async def _doubt(self, post_id: str) -> None:
-        """Look why a send could not be written: another publisher had adopted its intent, and was quicker."""
-        entry = await self.store.find(post_id)
+    async def _doubt(self, job: Job, sent: Sent) -> None:
+        """Look why a send could not be written: another wrote it, or the database has forgotten its intent."""
+        entry = await self.store.find(sent.post_id)
+        if entry is not None and entry.state in SETTLED:
+            return
         state = entry.state if entry else None
-        if state not in AFTER_INTENT:
-            log.error("the ledger has no intent of a post that was sent", post=post_id, state=state)
+        log.error(
+            "the ledger has no intent of a post that was sent", post=sent.post_id, state=state
+        )
+        if (
+            entry is None
+        ):  # A replica was promoted that lacked it: what is out must be found by a take-back.
+            tried = sent.attempt
+            await self.store.record_intent(
+                job.post, attempt=job.attempt, fence=tried.fence, at=tried.at
+            )
+            await self.store.record_sent(sent)
 
     async def end(self, job: Job, state: State, detail: str) -> None:
         """Write down an end at which nothing more is tried."""

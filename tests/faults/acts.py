@@ -49,7 +49,7 @@ class Acts:
     def choose(self) -> Act:
         """Draw one of those that this host allows."""
         acts: list[Act] = [
-            self._kill, self._kill, self._stop, self._stop, self._stop, self._stop_all,
+            self._kill, self._kill, self._ask_to_end, self._stop, self._stop, self._stop, self._stop_all,
             self._stop_all, self._kill_broker, self._kill_postgres, self._stop_engine,
             self._stop_quorum, self._slow, self._lose, self._poison_queue, self._poison_events,
             self._change_setting, self._lose_events,
@@ -72,6 +72,12 @@ class Acts:
         name = self._service()
         self.system.children[name].tell(signal.SIGKILL)
         return f"SIGKILL of a {_kind(name)}"
+
+    def _ask_to_end(self) -> str:
+        """Ask a service to end, as each deployment does; whoever supervises starts it again."""
+        name = self._service()
+        self.system.children[name].tell(signal.SIGTERM)
+        return f"SIGTERM of a {_kind(name)}"
 
     def _pause(self, names: list[str], what: str) -> str:
         pause_s = self.luck.choice(PAUSES_S)

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
+from sqlalchemy import delete
 
 from ops.embedded.process import free_port
 from ops.embedded.system import System
@@ -27,7 +28,7 @@ from services.publisher import backoff, doubts
 from services.publisher.channels import NotSent, Publication, Refused
 from services.publisher.clearance import Clearance
 from services.publisher.queues import Queues
-from services.publisher.store import SCHEMA, Store
+from services.publisher.store import LEDGER, SCHEMA, Store
 from tests.builders import a_hold
 from tests.desk import Desk
 from tests.fakes import FakeChannel
@@ -117,6 +118,24 @@ async def test_an_intent_whose_answer_was_lost_is_our_own(
     fails_once(monkeypatch, store, "record_intent", behind=behind)
     assert (await desk.send(desk.new_post("offer"))).result == "published"
     assert desk.channel.tries == 1  # type: ignore[attr-defined]
+
+
+async def test_a_send_whose_intent_the_database_has_forgotten_is_found_by_a_take_back(
+    store: Store,
+) -> None:
+    """A replica is promoted that lacks the last transactions."""
+    channel = Slow()
+    desk = a_desk(store, channel)
+    post = desk.new_post("offer", labels={"line": uuid.uuid4().hex})
+    sending = asyncio.create_task(desk.send(post))
+    await channel.begun.wait()
+    async with store.engine.begin() as connection:
+        await connection.execute(delete(LEDGER).where(LEDGER.c.post_id == post.post_id))
+    channel.answers.set()
+    assert (await sending).result == "published"
+    hold = a_hold(f'{{line="{post.labels["line"]}"}}', take_back_s=60, opened_at=Clock().now())
+    await desk.delivery().take_back.take_back(hold)
+    assert (channel.standing, await state_of(store, post)) == ({}, "retracted")
 
 
 @pytest.mark.parametrize(
