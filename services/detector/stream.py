@@ -55,6 +55,7 @@ class Partition:
     state: State
     offset: int
     saved_offset: int
+    read_again: int = -1  # Behind this offset there was a gap.
     looked_at: State | None = None  # For its deadlines, of which this is the first:
     next_at: datetime | None = None
 
@@ -107,7 +108,7 @@ class Stream:
     async def on_disruptions(self, records: Sequence[kafka.Record]) -> None:
         async with self._one_at_a_time:
             fresh = await self._still_ours(records)
-            await self._see_gaps(fresh)
+            fresh = await self._see_gaps(fresh)
             echoes: list[tuple[FencePassed, str]] = []
             for record in fresh:
                 step, found = await self._fold(record)
@@ -131,16 +132,27 @@ class Stream:
         ours = self.partitions
         return [r for r in passed if r.partition in ours and r.offset >= ours[r.partition].offset]
 
-    async def _see_gaps(self, records: Sequence[kafka.Record]) -> None:
-        """Say so where Kafka went on behind records that are gone: its client does not."""
+    async def _see_gaps(self, records: Sequence[kafka.Record]) -> list[kafka.Record]:
+        """Return the records that go on where we are; say so where Kafka went on behind records that are gone.
+
+        Its client does not. What lies between and is not gone is read once more, for what a client passed over is
+        folded by nobody; what is not there then either are marks of transactions.
+        """
+        again = set[int]()
         for partition, first in {r.partition: r.offset for r in reversed(records)}.items():
             ours, tp = self.partitions[partition], TopicPartition(DISRUPTIONS.name, partition)
             if first == ours.offset:
                 continue
             start = (await self.disruptions.consumer.beginning_offsets([tp]))[tp]
-            if start > ours.offset:  # Otherwise the offsets between are marks of transactions.
+            if start > ours.offset:
                 lost_from, ours.offset = ours.offset, start
                 await self._say_lost(partition, ours, from_offset=lost_from)
+            elif ours.read_again != ours.offset:
+                log.info("read again", partition=partition, first=ours.offset, until=first)
+                ours.read_again = ours.offset
+                self.disruptions.consumer.seek(tp, ours.offset)
+                again.add(partition)
+        return [record for record in records if record.partition not in again]
 
     async def _fold(
         self, record: kafka.Record

@@ -80,7 +80,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "gap_unseen": Mutant(
         "a detector does not see that records are gone",
-        ((_DETECTOR, "            await self._see_gaps(fresh)\n", ""),
+        ((_DETECTOR, "            fresh = await self._see_gaps(fresh)\n", ""),
          (_DETECTOR, "            if start > offset:\n                await self._say_lost(tp.partition, ours, from_offset=offset)\n", "")),
     ),
     "zombie_state": Mutant(
