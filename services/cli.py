@@ -19,6 +19,7 @@ from services.commands.ending import fail
 from services.commands.events import events
 from services.commands.keys import keys
 from services.commands.labels import labels
+from services.commands.ledger import ledger
 from services.commands.policy import policy
 from services.commands.posts import posts
 from services.commands.rehearse import rehearse
@@ -34,6 +35,7 @@ app.add_typer(policy, name="policy")
 app.add_typer(events, name="events")
 app.add_typer(posts, name="posts")
 app.add_typer(labels, name="labels")
+app.add_typer(ledger, name="ledger")
 app.command("rehearse")(rehearse)
 
 Service = Literal["scheduler", "detector", "publisher"]

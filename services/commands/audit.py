@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Final
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from services.commands.ending import fail
-from services.commands.reaching import LOCAL, Servers, cluster_at
+from services.commands.reaching import LOCAL, Servers, cluster_at, period
 
 if TYPE_CHECKING:
     from services.kit.cluster import Cluster
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
 audit = typer.Typer(no_args_is_help=True, help="Prove the promise from what was written down.")
 
-UNITS: Final = {"m": "minutes", "h": "hours", "d": "days"}
 READ_MS: Final = 2_000
 SHOWN: Final = 20
 
@@ -43,7 +41,7 @@ def verify(
     if not database:
         fail("--database or INTERLOCK_DATABASE: an address such as postgresql://user@host/name")
     rule = Rule(lease=timedelta(milliseconds=lease_ms), skew=timedelta(milliseconds=skew_ms))
-    begin = datetime.now(UTC) - _period(since)
+    begin = datetime.now(UTC) - period(since)
     spans = read_holds(cluster_at(kafka))
     counts, wrong = asyncio.run(check(database, begin, datetime.now(UTC), spans, rule))
     show(counts, wrong, begin=begin, holds=len(spans))
@@ -158,10 +156,3 @@ def show(
     console.print(table)
     for post_id, account, verdict, why in wrong:
         console.print(f"{post_id} on {account}: {verdict}: {why}")
-
-
-def _period(given: str) -> timedelta:
-    found = re.fullmatch(r"(\d{1,5})([mhd])", given)
-    if found is None:
-        fail(f"--since {given}: a number and a unit were expected, such as 30m, 24h, 7d")
-    return timedelta(**{UNITS[found[2]]: int(found[1])})
