@@ -26,10 +26,8 @@ ledger = typer.Typer(no_args_is_help=True, help="Mend a ledger that has forgotte
 
 READ_MS: Final = 2_000
 CHUNK: Final = 1_000
-DUE_BEFORE: Final = timedelta(
-    days=1
-)  # An offer is handed over so long before its outcome, at most.
-# What a row says, the later the more is known. An outcome says so much:
+DUE_BEFORE: Final = timedelta(days=1)  # So long, at most, an offer is in hand.
+# How much is known by a row, and by an outcome.
 KNOWS: Final = {"uncertain": 1, "sent": 2, "retracting": 3, "retracted": 4, "retraction_failed": 4}
 TELLS: Final = {"uncertain": 1, "published": 2, "retracted": 4, "retraction_failed": 4}
 

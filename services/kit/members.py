@@ -25,9 +25,7 @@ ANSWER_S: Final = 10.0
 GOODBYE_S: Final = 2.0
 MISSED: Final = 4  # Looks at which a stable group did not know us: a minute.
 STABLE: Final = "Stable"
-States = dict[
-    str, tuple[str, frozenset[str]]
-]  # By group: how it stands, and the ids of its members.
+States = dict[str, tuple[str, frozenset[str]]]  # By group: its state, its members' ids.
 log = structlog.get_logger()
 
 

@@ -91,7 +91,8 @@ class Delivery:
         return {f"update {post_id}": why for post_id, why in self.late.items()}
 
     async def settle(self, job: Job) -> None:
-        """See one post through to its outcome, unless it becomes another publisher's."""
+        """See one post through to its outcome; or to its next try (`again_s`); or until it is another publisher's."""
+        job.again_s = 0
         while job.goes_on:
             try:
                 is_over = await self._to_outcome(job)
@@ -100,7 +101,7 @@ class Delivery:
                 job.recorded = job.has_turn = False
                 await self._wait(job)
             else:
-                if is_over:
+                if is_over and not job.again_s:
                     job.settled()
                 break
         self.late.pop(job.post.post_id, None)
@@ -349,10 +350,16 @@ class Delivery:
                 return True
             if (now - job.begun_at).total_seconds() > TELL_AFTER_S:
                 self.late[job.post.post_id] = f"{job.post.account}: {why}"
+        if job.steps_aside:
+            job.again_s = self._rest_s(job, after_s)
+            return True
         await self._wait(job, after_s)
         return False
 
     async def _wait(self, job: Job, after_s: float = 0) -> None:
         job.rests()
+        await asyncio.sleep(self._rest_s(job, after_s))
+
+    def _rest_s(self, job: Job, after_s: float) -> float:
         job.failures += 1
-        await asyncio.sleep(max(after_s, backoff_s(job.failures, chance=self.chance())))
+        return max(after_s, backoff_s(job.failures, chance=self.chance()))

@@ -109,7 +109,7 @@ class Ends:
         )
         if (
             entry is None
-        ):  # A replica was promoted that lacked it: what is out must be found by a take-back.
+        ):  # A replica was promoted that lacks it: a take-back must find what is out.
             tried = sent.attempt
             await self.store.record_intent(
                 job.post, attempt=job.attempt, fence=tried.fence, at=tried.at

@@ -44,6 +44,8 @@ class Job:
     last_part: Attempt | None = None
     sent: tuple[Attempt, Publication] | None = None  # It is out, whatever the ledger says.
     failures: int = 0
+    steps_aside: bool = False  # Others need not wait for its next try,
+    again_s: float = 0  # which comes after so long.
     unknowns: int = 0
     asked_at: list[datetime] = field(default_factory=list)  # For an intent.
     begun_at: datetime | None = None

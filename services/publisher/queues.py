@@ -104,7 +104,8 @@ class Queues:
         if not posts:
             settled()
         for post in posts:
-            job = Job(post, attempt, settled, traceparent)
+            # An offer that a network does not take keeps no other waiting; an incident's updates keep their order.
+            job = Job(post, attempt, settled, traceparent, steps_aside=post.kind == "offer")
             self._jobs.setdefault(partition, set()).add(job)
             job.partition = partition
             name = self.name_of(post)
@@ -131,7 +132,11 @@ class Queues:
             while True:
                 job = await self._queues[name].get()
                 await self.settle(job)
-                self._jobs.get(job.partition, set()).discard(job)
+                if job.again_s and not job.dropped:
+                    again = self._queues[name].put_nowait
+                    asyncio.get_running_loop().call_later(job.again_s, again, job)
+                else:
+                    self._jobs.get(job.partition, set()).discard(job)
                 self._resume(name)
         except asyncio.CancelledError:
             raise

@@ -25,7 +25,7 @@ from schemas.topics import DUE
 from services.kit import database
 from services.kit.telemetry import Clock
 from services.publisher import backoff, doubts
-from services.publisher.channels import NotSent, Publication, Refused
+from services.publisher.channels import NotSent, Publication, Refused, Unknown
 from services.publisher.clearance import Clearance
 from services.publisher.queues import Queues
 from services.publisher.store import LEDGER, SCHEMA, Store
@@ -218,6 +218,29 @@ async def test_what_was_not_sent_and_is_left_is_sent_by_whoever_goes_on(
     other = Desk(Store(store.engine, publisher="other"), desk.account, channel)
     assert (await other.send(post)).result == "published"
     assert (channel.tries, len(channel.standing)) == (2, 1)
+
+
+async def test_an_offer_that_a_network_does_not_take_keeps_no_other_waiting(store: Store) -> None:
+    """One that was answered with 500, again and again, kept all of its account waiting until it was too late for it."""
+    channel = FakeChannel(Clock(), idempotent_s=60)
+    desk = a_desk(store, channel)
+    bad, good = desk.new_post("offer"), desk.new_post("offer")
+    publish = channel.publish
+
+    async def but_for_one(clearance: Clearance, *, key: str) -> Publication:
+        if key == bad.post_id and len(channel.standing) < 1:
+            channel.failures.append(Unknown("HTTP 500"))
+        return await publish(clearance, key=key)
+
+    channel.publish = but_for_one  # type: ignore[method-assign]
+    hand = InHand(desk)
+    await hand.take(bad, good)
+    async with asyncio.timeout(30):
+        while len(desk.said) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    assert [said.post_id for said in desk.said] == [good.post_id, bad.post_id]
+    await hand.queues.stop()
+    assert hand.committed == 2
 
 
 async def test_of_two_that_go_on_one_sends(store: Store) -> None:
