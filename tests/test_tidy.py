@@ -39,7 +39,7 @@ KIT_FILES = {
     "batches",
     "members",
 }
-KIT_LINES = 1_440
+KIT_LINES = 1_460
 DOMAIN = re.compile(
     r"\b(offer|hold|fence|incident|disruption|campaign|publication)s?\b", re.IGNORECASE
 )

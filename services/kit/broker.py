@@ -25,7 +25,9 @@ from typing import Any, Final, Protocol, TypeAlias
 from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.conn import AIOKafkaConnection, CloseReason
+from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.errors import KafkaConnectionError
+from aiokafka.errors import KafkaError as AnyKafkaError
 from aiokafka.structs import RecordMetadata
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
@@ -369,5 +371,22 @@ def _send_or_lose(self: Any, request: Any, expect_response: bool = True) -> Any:
 
 _send: Final[Any] = AIOKafkaConnection.send
 AIOKafkaConnection.send = _send_or_lose  # type: ignore[method-assign]
+
+
+async def _ask_or_look_anew(self: Any, node_id: Any, topics: Any) -> Any:  # As theirs.
+    """Ask for offsets as aiokafka does; one who is not the leader (any more) is not asked again before one has looked.
+
+    It asked the same one until its metadata were half a minute old: so long a detector stood still whose place was
+    deleted while the leader changed.
+    """
+    try:
+        return await _offsets(self, node_id, topics)
+    except AnyKafkaError:
+        self._client.force_metadata_update()
+        raise
+
+
+_offsets: Final[Any] = Fetcher._proc_offset_request  # noqa: SLF001  # There is no other place.
+Fetcher._proc_offset_request = _ask_or_look_anew  # type: ignore[method-assign]  # noqa: SLF001
 for client in ("aiokafka", "kafka"):
     logging.getLogger(client).setLevel(logging.ERROR)

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
+from aiokafka.consumer.fetcher import Fetcher
+from aiokafka.errors import NotLeaderForPartitionError
 
 from schemas.topics import DUE
 from services.kit import broker as kafka
@@ -56,6 +58,31 @@ async def test_only_what_was_passed_is_handed_on(
     records = [a_record(0, 5), a_record(1, 2)]
     found = await still_ours(Consumer(positions), records)
     assert [(r.partition, r.offset) for r in found] == kept
+
+
+@pytest.mark.parametrize("is_leader", [True, False])
+async def test_who_is_not_the_leader_any_more_is_not_asked_for_offsets_again(
+    is_leader: bool,
+) -> None:
+    """Found by a campaign: a leader changed while records were deleted, and detectors stood still for half a minute."""
+    looks: list[None] = []
+    answer = [(TOPIC, [(0, 0 if is_leader else NotLeaderForPartitionError.errno, -1, 7)])]
+
+    class Client:
+        async def send(self, *_: Any) -> Any:
+            return SimpleNamespace(topics=answer, API_VERSION=1)
+
+        def force_metadata_update(self) -> None:
+            looks.append(None)
+
+    fetcher: Any = SimpleNamespace(_client=Client(), _isolation_level=0)
+    asked = Fetcher._proc_offset_request(fetcher, 1, {TOPIC: [(0, -2)]})
+    if is_leader:
+        assert await asked == {TopicPartition(TOPIC, 0): (7, -1)}
+    else:
+        with pytest.raises(NotLeaderForPartitionError):
+            await asked
+    assert len(looks) == (0 if is_leader else 1)
 
 
 async def test_a_goodbye_that_nobody_answers_is_not_waited_for() -> None:
