@@ -27,9 +27,7 @@ QUEUE_JOBS: Final = 10_000  # In one queue: above it the partitions that feed it
 BATCH_RECORDS: Final = 100  # Read in one go: the loop belongs to others as well.
 RESUME_JOBS: Final = 5_000
 HAND_OVER_S: Final = 1.0  # So long a group waits for sends: nearly all take less.
-END_S: Final = (
-    8.0  # And so long the end of a process does; one that is killed for it leaves doubts.
-)
+END_S: Final = 8.0  # And so long an end does; whoever kills it sooner leaves doubts.
 log = structlog.get_logger()
 
 
