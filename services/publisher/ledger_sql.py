@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+from services.publisher.ledger import before
+
 INTENTS = """
 INSERT INTO ledger (post_id, kind, account, state, attempt, publisher, fence, labels,
                     incident_id, intent_at)
@@ -45,6 +49,7 @@ SELECT post_id FROM ours UNION ALL SELECT post_id FROM others
 # A try, as JSON.
 _TRY = """jsonb_strip_nulls(jsonb_build_object('at', new.at, 'publisher', new.publisher,
         'answer', new.answer, 'fence', new.fence, 'fence_begun_at', new.fence_begun_at))"""
+_MAY_BE_SENT: Final = ", ".join(f"'{state}'" for state in before("sent"))
 SENTS = f"""
 UPDATE ledger
 SET state = 'sent', done_at = new.done_at, begun_at = new.at, fence = new.fence,
@@ -54,7 +59,7 @@ SET state = 'sent', done_at = new.done_at, begun_at = new.at, fence = new.fence,
 FROM unnest($1::text[], $2::timestamptz[], $3::timestamptz[], $4::bigint[], $5::timestamptz[],
             $6::text[], $7::text[], $8::text[], $9::text[], $10::text[])
      AS new (post_id, done_at, at, fence, fence_begun_at, publication, url, publisher, answer, detail)
-WHERE ledger.post_id = new.post_id AND ledger.state IN ('intent', 'uncertain', 'withdrawn', 'failed')
+WHERE ledger.post_id = new.post_id AND ledger.state IN ({_MAY_BE_SENT})
 RETURNING ledger.post_id
 """  # noqa: S608  # Constants.
 ATTEMPT = f"""

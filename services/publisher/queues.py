@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Collection
+from functools import partial
 from typing import Final
 
 import structlog
@@ -35,7 +37,7 @@ class Queues:
     """One topic with a group: its records in hand, and the tasks that settle them."""
 
     subscription: kafka.Subscription
-    _subscribe: Callable[[], None]
+    _subscribe: Callable[[], kafka.Subscription]
 
     def __init__(self, topic: Topic, *, group: str, crash: kafka.Crash) -> None:
         self.topic, self.group, self.crash = topic, group, crash
@@ -49,6 +51,7 @@ class Queues:
         self._is_ending = False
         self._jobs: dict[int, set[Job]] = {}
         self._queues: dict[str, asyncio.Queue[Job]] = {}
+        self._again: defaultdict[str, deque[Job]] = defaultdict(deque)  # Before those of its queue.
         self._tasks: list[asyncio.Task[None]] = []
         self._resting: dict[str, set[int]] = {}  # A queue's name to paused partitions.
 
@@ -56,28 +59,19 @@ class Queues:
         self, broker: KafkaBroker, handler: kafka.Handler, *, instance: str, at_once: bool
     ) -> None:
         """Join the group when the broker starts, or by `join`. Else the queues stay empty, and the topic is others'."""
-
-        def subscribe() -> None:
-            self.subscription = kafka.subscribe(
-                broker,
-                self.topic.name,
-                handler,
-                group=self.group,
-                instance=instance,
-                batch_records=BATCH_RECORDS,
-                listener=kafka.Rebalance(
-                    assigned=self._on_assigned, revoked=self._on_revoked, crash=self.crash
-                ),
-                crash=self.crash,
-            )
-
-        self._subscribe = subscribe
+        rebalance = kafka.Rebalance(
+            assigned=self._on_assigned, revoked=self._on_revoked, crash=self.crash
+        )
+        self._subscribe = partial(
+            kafka.subscribe, broker, self.topic.name, handler, group=self.group, instance=instance,
+            batch_records=BATCH_RECORDS, listener=rebalance, crash=self.crash,
+        )  # fmt: skip
         if at_once:
-            subscribe()
+            self.subscription = self._subscribe()
 
     async def join(self) -> None:
         """Join the group now."""
-        self._subscribe()
+        self.subscription = self._subscribe()
         await self.subscription.start()
 
     def take(
@@ -128,11 +122,11 @@ class Queues:
     async def _work(self, name: str) -> None:
         try:
             while True:
-                job = await self._queues[name].get()
+                again = self._again[name]
+                job = again.popleft() if again else await self._queues[name].get()
                 await self.settle(job)
                 if job.again_s and not job.dropped:
-                    again = self._queues[name].put_nowait
-                    asyncio.get_running_loop().call_later(job.again_s, again, job)
+                    asyncio.get_running_loop().call_later(job.again_s, self._come_back, name, job)
                 else:
                     self._jobs.get(job.partition, set()).discard(job)
                 self._resume(name)
@@ -140,6 +134,13 @@ class Queues:
             raise
         except BaseException as error:
             self.crash(f"the delivery of {name} failed", error)
+
+    def _come_back(self, name: str, job: Job) -> None:
+        """Let a job that stepped aside be the next one; where nobody is at work, at once."""
+        if self._queues[name].empty():
+            self._queues[name].put_nowait(job)
+        else:
+            self._again[name].append(job)
 
     def _rest(self, name: str, partition: int) -> None:
         if self._queues[name].qsize() < QUEUE_JOBS:

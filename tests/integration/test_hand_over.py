@@ -243,6 +243,24 @@ async def test_an_offer_that_a_network_does_not_take_keeps_no_other_waiting(stor
     assert hand.committed == 2
 
 
+async def test_what_stepped_aside_comes_back_before_all_that_waits(store: Store) -> None:
+    """Behind a backlog of an hour its second try would be too late."""
+    channel = FakeChannel(Clock(), idempotent_s=60)
+    desk = a_desk(store, channel)
+    channel.failures = [Unknown("HTTP 500")]
+    posts = [desk.new_post("offer") for _ in range(20)]
+    hand = InHand(desk)
+    await hand.take(*posts)
+    async with asyncio.timeout(30):
+        while len(desk.said) < len(posts):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    await hand.queues.stop()
+    order = [said.post_id for said in desk.said]
+    assert 0 < order.index(posts[0].post_id) < len(posts) - 1
+    rest = [post_id for post_id in order if post_id != posts[0].post_id]
+    assert rest == [post.post_id for post in posts[1:]]
+
+
 async def test_of_two_that_go_on_one_sends(store: Store) -> None:
     """Each finds the intent that was left; the one that comes later believes that the first has begun."""
     desk = a_desk(store, FakeChannel(Clock(), idempotent_s=0))
