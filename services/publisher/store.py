@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal, TypeVar, get_args
 
 from pydantic_core import to_json
@@ -292,29 +292,27 @@ class Store:
             every, named = (await connection.execute(statement)).one()
             return every, named
 
-    async def left_retracting(self, before_at: datetime) -> list[Entry]:
-        """Return retractions that somebody began and nobody ended."""
-        statement = select(LEDGER).where(
-            LEDGER.c.state == "retracting", LEDGER.c.changed_at < before_at
-        )
+    async def left_retracting(self, left_s: float) -> list[Entry]:
+        """Return retractions of which nobody has said for so long, by the database's clock, that they are worked on."""
+        statement = select(LEDGER).where(LEDGER.c.state == "retracting", _is_left(left_s))
         async with self.engine.connect() as connection:
             return [entry_of(row) for row in await connection.execute(statement)]
 
-    async def keep_retracting(self, post_id: str, *, before_at: datetime | None = None) -> bool:
-        """Say that a retraction is being worked on; with a time, only one that was left by then."""
+    async def keep_retracting(self, post_id: str, *, left_s: float | None = None) -> bool:
+        """Say that a retraction is being worked on; with a time, only one that was left for so long."""
         mine = (LEDGER.c.post_id == post_id) & (LEDGER.c.state == "retracting")
-        if before_at is not None:
-            mine &= LEDGER.c.changed_at < before_at
+        if left_s is not None:
+            mine &= _is_left(left_s)
         async with self.engine.begin() as connection:
             done = await connection.execute(
                 update(LEDGER).where(mine).values(changed_at=func.now())
             )
             return bool(done.rowcount)
 
-    async def taken_back(self, since: datetime, before_at: datetime) -> list[tuple[str, str]]:
-        """Return the account and the hold of offers that were taken back between these times."""
+    async def taken_back(self, within_s: float, left_s: float) -> list[tuple[str, str]]:
+        """Return the account and the hold of offers that were taken back not longer ago, nor less long."""
         taken = (LEDGER.c.state == "retracted") & LEDGER.c.hold_id.is_not(None)
-        between = (LEDGER.c.changed_at >= since) & (LEDGER.c.changed_at < before_at)
+        between = _is_left(left_s) & ~_is_left(within_s)
         statement = select(LEDGER.c.account, LEDGER.c.hold_id).where(taken, between).distinct()
         async with self.engine.connect() as connection:
             return [(row.account, row.hold_id) for row in await connection.execute(statement)]
@@ -326,6 +324,10 @@ class Store:
             statement = statement.where(LEDGER.c.state == state)
         async with self.engine.connect() as connection:
             return [entry_of(row) for row in await connection.execute(statement)]
+
+
+def _is_left(left_s: float) -> ColumnElement[bool]:
+    return LEDGER.c.changed_at < func.now() - timedelta(seconds=left_s)
 
 
 def _firsts(given: Sequence[P]) -> dict[str, P]:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from datetime import timedelta
 from typing import Any, Final, Literal, TypeAlias
 from zlib import crc32
 
@@ -59,8 +58,7 @@ UPDATE_QUEUES: Final = (
     4  # Of an account: one update that does not get through stops not all. See BESIDE_OFFERS.
 )
 ON_ITS_WAY_S: Final = 1.0  # By then what was sent within the lease is written down.
-RESUME_EVERY_S: Final = 15.0
-RESUME_AFTER_S: Final = 60.0  # Longer than a retraction that is worked on rests and asks.
+RESUME_EVERY_S: Final = 3.0
 Carries: TypeAlias = Literal["all", "offers", "updates"]
 log = structlog.get_logger()
 
@@ -188,11 +186,13 @@ class Stream:
         """End what another publisher began to take back and did not end, for ever; where offers are carried."""
         while self.carries_offers:
             await asyncio.sleep(RESUME_EVERY_S)
-            try:
-                before = self.clock.now() - timedelta(seconds=RESUME_AFTER_S)
-                await self.delivery.take_back.resume(before)
-            except Exception as error:  # The database's: the next round comes.
-                log.error("retractions", error=str(error))
+            self._spawn(self._resume())  # One that does not answer keeps no later ones waiting.
+
+    async def _resume(self) -> None:
+        try:
+            await self.delivery.take_back.resume()
+        except Exception as error:  # The database's: the next round comes.
+            log.error("retractions", error=str(error))
 
     async def on_incidents(self, records: Sequence[kafka.Record]) -> None:
         for record in records:

@@ -7,13 +7,16 @@ said, with who refused it, and is a person's task.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from schemas.holds import HoldOpened
 from schemas.labels import Labels
@@ -34,7 +37,8 @@ from services.publisher.paces import Paces
 from services.publisher.store import Store
 
 TRIES: Final = 10  # About two minutes; then a person is told.
-LONGEST_REST_S: Final = 20.0  # Far below the time after which another publisher takes it over.
+BEAT_S: Final = 2.0  # So often whoever is at a retraction says so in the ledger.
+LEFT_S: Final = 10.0  # Of whom nothing was heard for so long is gone: another takes it over.
 DETAIL_CHARS: Final = 500
 PAGE_POSTS: Final = 500
 PLAN_POSTS: Final = 1_000
@@ -150,16 +154,21 @@ class TakeBack:
             return False
         return await self._retract(entry, hold_id)
 
-    async def resume(self, before_at: datetime) -> None:
-        """End what a publisher began to take back and did not end, apologies too."""
-        for entry in await self.store.left_retracting(before_at):
-            if await self.store.keep_retracting(entry.post_id, before_at=before_at):
-                await self._retract(entry, entry.hold_id)
+    async def resume(self, *, left_s: float = LEFT_S) -> None:
+        """End what a publisher began to take back and has left for so long, apologies too."""
+        left = defaultdict[str, list[Entry]](list)
+        for entry in await self.store.left_retracting(left_s):
+            left[entry.account].append(entry)
+        await asyncio.gather(*(self._resume_all(entries, left_s) for entries in left.values()))
         if not any(account.apology for account in self.accounts.values()):
             return
-        since = self.clock.now() - timedelta(seconds=APOLOGY_USEFUL_S)
-        for account, hold_id in await self.store.taken_back(since, before_at):
+        for account, hold_id in await self.store.taken_back(APOLOGY_USEFUL_S, left_s):
             await self._apologise(account, hold_id)
+
+    async def _resume_all(self, entries: list[Entry], left_s: float) -> None:
+        for entry in entries:
+            if await self.store.keep_retracting(entry.post_id, left_s=left_s):
+                await self._retract(entry, entry.hold_id)
 
     def _may_delete(self, account: str) -> bool:
         channel = self.channels.get(account)
@@ -175,7 +184,7 @@ class TakeBack:
         channel, why = self.channels[entry.account], ""
         publication = Publication(entry.publication or "", entry.url)
         for failures in range(1, TRIES + 1):
-            await self._wait_for_rate(entry, channel)
+            await self._wait_for_rate(entry.account, channel)
             try:
                 with as_documented():
                     done = await channel.retract(publication)
@@ -187,29 +196,43 @@ class TakeBack:
                 if isinstance(error, NotSent):
                     await self.paces.hear(entry.account, error.told)
                     after_s = error.retry_after_s
-                await self._rest(entry, max(after_s, backoff_s(failures, chance=self.chance())))
+                await asyncio.sleep(max(after_s, backoff_s(failures, chance=self.chance())))
             else:
                 await self.paces.hear(entry.account, done.told)
                 return "retracted", done.remains
         return "retraction_failed", f"{entry.account} did not answer {TRIES} times: {why}"
 
-    async def _wait_for_rate(self, entry: Entry, channel: Channel) -> None:
+    async def _wait_for_rate(self, account: str, channel: Channel) -> None:
         can = channel.capabilities
         wait_s = 1.0
         while wait_s:
             wait_s = await self.paces.wait_s(
-                entry.account, "retraction", has_rate=can.has_rate, bucket=can.delete_bucket
+                account, "retraction", has_rate=can.has_rate, bucket=can.delete_bucket
             )
-            await self._rest(entry, wait_s)
+            await asyncio.sleep(wait_s)
 
-    async def _rest(self, entry: Entry, seconds: float) -> None:
-        """Rest; the ledger sees meanwhile that somebody is at it, however long a channel asks for."""
-        while seconds > 0:
-            await self.store.keep_retracting(entry.post_id)
-            await asyncio.sleep(min(seconds, LONGEST_REST_S))
-            seconds -= LONGEST_REST_S
+    @contextlib.asynccontextmanager
+    async def _at_it(self, post_id: str) -> AsyncIterator[None]:
+        """Let the ledger see that somebody is at it, however long a channel takes."""
+        beat = asyncio.create_task(self._beat(post_id))
+        try:
+            yield
+        finally:
+            beat.cancel()
+
+    async def _beat(self, post_id: str) -> None:
+        while True:
+            await asyncio.sleep(BEAT_S)
+            try:
+                await self.store.keep_retracting(post_id)
+            except (SQLAlchemyError, OSError) as error:  # Done twice, it does no harm.
+                log.warning("another may take it over", post=post_id, error=str(error))
 
     async def _retract(self, entry: Entry, hold_id: str | None) -> bool:
+        async with self._at_it(entry.post_id):
+            return await self._retract_and_say(entry, hold_id)
+
+    async def _retract_and_say(self, entry: Entry, hold_id: str | None) -> bool:
         state, detail = await self._ask(entry)
         if state == "retraction_failed":
             log.error("not taken back", post=entry.post_id, account=entry.account, why=detail)

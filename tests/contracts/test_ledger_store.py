@@ -38,8 +38,8 @@ async def _no_turn() -> Any:
 async def new_store(request: pytest.FixtureRequest) -> AsyncIterator[NewStore]:
     """Return what makes a publisher's store; all of them are of one ledger."""
     if request.param == "in memory":
-        rows = Rows()
-        yield lambda name: MemoryStore(rows, publisher=name, clock=Clock(), take_turn=_no_turn)
+        rows = Rows(Clock().now)
+        yield lambda name: MemoryStore(rows, publisher=name, take_turn=_no_turn)
         return
     system: System = request.getfixturevalue("system")
     engine = database.new_engine(system.database, schema=SCHEMA)
@@ -236,15 +236,13 @@ async def test_what_was_sent_is_found_by_account_and_labels_the_newest_first(
 async def test_a_retraction_that_was_left_is_taken_over_by_one(new_store: NewStore) -> None:
     one, other, post = new_store("one"), new_store("other"), an_offer()
     await bring(one, post, "retracting")
-    past = datetime.now(UTC) - timedelta(minutes=1)
-    future = datetime.now(UTC) + timedelta(minutes=1)
-    assert post.post_id not in {e.post_id for e in await other.left_retracting(past)}
-    assert post.post_id in {e.post_id for e in await other.left_retracting(future)}
+    assert post.post_id not in {e.post_id for e in await other.left_retracting(60)}
+    assert post.post_id in {e.post_id for e in await other.left_retracting(-60)}
     assert await one.keep_retracting(post.post_id)
-    assert not await other.keep_retracting(post.post_id, before_at=past)
-    assert await other.keep_retracting(post.post_id, before_at=future)
+    assert not await other.keep_retracting(post.post_id, left_s=60)
+    assert await other.keep_retracting(post.post_id, left_s=-60)
     await other.record(post.post_id, "retracted")
-    assert not await other.keep_retracting(post.post_id, before_at=future)
+    assert not await other.keep_retracting(post.post_id, left_s=-60)
 
 
 async def test_what_a_hold_took_back_is_found_by_when_that_was(new_store: NewStore) -> None:
@@ -253,13 +251,12 @@ async def test_what_a_hold_took_back_is_found_by_when_that_was(new_store: NewSto
     for one, hold in ((post, hold_id), (asked, None)):  # A person asked for the other.
         await bring(store, one, "sent")
         await store.record(one.post_id, "retracting", hold_id=hold)
-    now, minute = datetime.now(UTC), timedelta(minutes=1)
     mine = (post.account, hold_id)
-    assert mine not in await store.taken_back(now - minute, now + minute)
+    assert mine not in await store.taken_back(60, -60)
     for one in (post, asked):
         await store.record(one.post_id, "retracted")
-    found = await store.taken_back(now - minute, now + minute)
+    found = await store.taken_back(60, -60)
     assert found.count(mine) == 1
     assert None not in {hold for _, hold in found}
-    assert mine not in await store.taken_back(now + minute, now + 2 * minute)
-    assert mine not in await store.taken_back(now - 2 * minute, now - minute)
+    assert mine not in await store.taken_back(-60, -120)
+    assert mine not in await store.taken_back(120, 60)

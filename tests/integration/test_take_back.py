@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -16,7 +17,7 @@ from services.kit import database
 from services.kit.telemetry import Clock
 from services.publisher import takeback
 from services.publisher.accounts import WebhookAccount
-from services.publisher.channels import Channel
+from services.publisher.channels import Channel, Publication, Retracted
 from services.publisher.ledger import Attempt
 from services.publisher.paces import Paces
 from services.publisher.rates import Told
@@ -34,6 +35,7 @@ FROM generate_series(1, :count)
 MANY_SENT = """
 UPDATE ledger SET state = 'sent', done_at = now(), publication = '1' WHERE account = :account AND publisher = 'many'
 """
+CHANGED = text("SELECT changed_at FROM ledger WHERE post_id = :post_id")
 SORRY = "We have taken back an offer that came at the wrong moment."
 
 
@@ -151,12 +153,64 @@ async def test_who_is_killed_before_it_is_said_leaves_it_to_be_said(desk: Desk) 
     with pytest.raises(OSError, match="killed"):
         await desk.take_back.take_back(desk.hold())
     desk.is_killed = False
-    await desk.take_back.resume(Clock().now() + timedelta(minutes=1))
+    await desk.take_back.resume(left_s=-60)
     (outcome,) = [one for one in desk.outcomes if one.post_id == post_id]
     assert outcome.result == "retracted"
     entry = await desk.store.find(post_id)
     assert entry is not None
     assert entry.state == "retracted"
+
+
+async def changed_at(desk: Desk, post_id: str) -> Any:
+    async with desk.store.engine.connect() as connection:
+        return await connection.scalar(CHANGED, {"post_id": post_id})
+
+
+async def test_a_retraction_that_takes_long_is_nobody_elses(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was killed in the middle left an offer standing through an incident for a minute."""
+    monkeypatch.setattr(takeback, "BEAT_S", 0.05)
+    post_id = await desk.went_out(desk.account, minutes_ago=10)
+    began, answers = asyncio.Event(), asyncio.Event()
+
+    async def slow(_: Publication) -> Retracted:
+        began.set()
+        await answers.wait()
+        return Retracted()
+
+    monkeypatch.setattr(desk.can, "retract", slow)
+    taking = asyncio.create_task(desk.take_back.take_back(desk.hold()))
+    await began.wait()
+    first = await changed_at(desk, post_id)
+    while await changed_at(desk, post_id) < first + timedelta(seconds=0.5):
+        assert not await desk.store.keep_retracting(post_id, left_s=10)
+        await asyncio.sleep(0.05)
+    answers.set()
+    await taking
+    assert [o.result for o in desk.outcomes] == ["retracted"]
+
+
+async def test_what_was_left_on_an_account_that_does_not_answer_keeps_no_other_waiting(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = await desk.went_out(desk.account, minutes_ago=10)
+    other = await desk.went_out(f"{desk.account}x", minutes_ago=20)
+    for post_id in (silent, other):
+        assert await desk.store.record(post_id, "retracting", hold_id="hold-1")
+    monkeypatch.setattr(desk.can, "retract", lambda _: asyncio.Event().wait())
+    told = asyncio.Queue[str]()
+
+    async def tell(outcome: Outcome, _: str) -> None:
+        await told.put(outcome.post_id)
+
+    monkeypatch.setattr(desk.take_back, "emit", tell)
+    resuming = asyncio.create_task(desk.take_back.resume(left_s=-60))
+    async with asyncio.timeout(30):
+        while await told.get() != other:
+            pass
+    resuming.cancel()
+    await asyncio.gather(resuming, return_exceptions=True)
 
 
 async def test_an_account_says_sorry_once_for_all_that_it_took_back(desk: Desk) -> None:
@@ -190,9 +244,9 @@ async def test_an_apology_that_was_lost_with_its_publisher_is_said_by_another(
             attempt = Attempt(at=at, publisher="other", answer="published")
             sent = Sent(post_id=sorry.post_id, at=at, attempt=attempt, publication="p", url=None)
             assert await desk.store.record_sent(sent)
-    await desk.take_back.resume(now - timedelta(minutes=1))
+    await desk.take_back.resume(left_s=60)
     assert not desk.ours(), "whoever took it back may still say it"
-    await desk.take_back.resume(now + timedelta(minutes=1))
+    await desk.take_back.resume(left_s=-60)
     assert bool(desk.ours()) is is_said
 
 

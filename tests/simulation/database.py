@@ -16,7 +16,7 @@ import signal
 import tempfile
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -143,7 +143,8 @@ class Database:
 
     def now(self) -> datetime:
         """Return the time by the database's clock."""
-        return EPOCH + timedelta(seconds=self.world.loop.now_s)
+        now: datetime = self.world.loop.wall()
+        return now
 
     async def pass_time(self) -> None:
         """Let half a round trip pass; in a fault the connection breaks by it."""

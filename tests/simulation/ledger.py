@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
@@ -27,9 +27,10 @@ SLOW = 0.1  # How often a network takes long when nothing is wrong with it.
 class Rows(dict[str, Entry]):
     """The table: it outlives every publisher."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], datetime]) -> None:
         super().__init__()
         self.changed: dict[str, datetime] = {}
+        self.now = now  # The database's clock.
 
 
 class _NoEngine:
@@ -43,11 +44,9 @@ class MemoryStore(Store):
     `take_turn` is a round trip to the database; it may raise before or behind the statement.
     """
 
-    def __init__(
-        self, rows: Rows, *, publisher: str, clock: Clock, take_turn: Callable[[], Any]
-    ) -> None:
+    def __init__(self, rows: Rows, *, publisher: str, take_turn: Callable[[], Any]) -> None:
         super().__init__(_NoEngine(), publisher=publisher)  # type: ignore[arg-type]
-        self.rows, self.clock, self._take_turn = rows, clock, take_turn
+        self.rows, self._take_turn = rows, take_turn
 
     async def _find_all(self, post_ids: list[str]) -> list[Entry | None]:
         async with self._take_turn():
@@ -81,7 +80,7 @@ class MemoryStore(Store):
 
     def _put(self, entry: Entry) -> None:
         self.rows[entry.post_id] = entry
-        self.rows.changed[entry.post_id] = self.clock.now()
+        self.rows.changed[entry.post_id] = self.rows.now()
 
     async def _record_unsent(self, given: list[Unsent]) -> list[bool]:
         async with self._take_turn():
@@ -190,31 +189,34 @@ class MemoryStore(Store):
         found = await self.sent_between(since, until, account=account, labels=labels, limit=10**9)
         return len(found), sum(bool(e.publication) for e in found)
 
-    async def left_retracting(self, before_at: datetime) -> list[Entry]:
+    async def left_retracting(self, left_s: float) -> list[Entry]:
         async with self._take_turn():
             return [
                 e for e in self.rows.values()
-                if e.state == "retracting" and self.rows.changed[e.post_id] < before_at
+                if e.state == "retracting" and self._is_left(e.post_id, left_s)
             ]  # fmt: skip
 
-    async def taken_back(self, since: datetime, before_at: datetime) -> list[tuple[str, str]]:
+    def _is_left(self, post_id: str, left_s: float) -> bool:
+        return self.rows.changed[post_id] < self.rows.now() - timedelta(seconds=left_s)
+
+    async def taken_back(self, within_s: float, left_s: float) -> list[tuple[str, str]]:
         async with self._take_turn():
             found = {
                 (e.account, e.hold_id): None
                 for e in self.rows.values()
                 if e.state == "retracted" and e.hold_id is not None
-                and since <= self.rows.changed[e.post_id] < before_at
+                and self._is_left(e.post_id, left_s) and not self._is_left(e.post_id, within_s)
             }  # fmt: skip
             return list(found)
 
-    async def keep_retracting(self, post_id: str, *, before_at: datetime | None = None) -> bool:
+    async def keep_retracting(self, post_id: str, *, left_s: float | None = None) -> bool:
         async with self._take_turn():
             known = self.rows.get(post_id)
             if known is None or known.state != "retracting":
                 return False
-            if before_at is not None and self.rows.changed[post_id] >= before_at:
+            if left_s is not None and not self._is_left(post_id, left_s):
                 return False
-            self.rows.changed[post_id] = self.clock.now()
+            self.rows.changed[post_id] = self.rows.now()
             return True
 
 

@@ -88,6 +88,10 @@ class Loop(asyncio.BaseEventLoop):
     def time(self) -> float:
         return self.now_s
 
+    def wall(self) -> datetime:
+        """Return the time by a wall clock that is right."""
+        return EPOCH + timedelta(seconds=self.now_s)
+
     def _new_task(
         self, loop: asyncio.AbstractEventLoop, main: Any, context: Context | None = None
     ) -> asyncio.Task[Any]:
@@ -183,7 +187,7 @@ class SimClock(Clock):
         self.loop, self.process = loop, process
 
     def now(self) -> datetime:
-        return EPOCH + timedelta(seconds=self.loop.now_s + self.process.skew_s)
+        return self.loop.wall() + timedelta(seconds=self.process.skew_s)
 
     def monotonic_s(self) -> float:
         return self.loop.now_s

@@ -122,7 +122,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "left_retracting": Mutant(
         "a retraction that was begun and left is never ended",
-        ((_STREAM, "                await self.delivery.take_back.resume(before)", "                pass"),),
+        ((_STREAM, "            await self.delivery.take_back.resume()", "            pass"),),
     ),
     "commit_early": Mutant(
         "a group commits what is not settled",

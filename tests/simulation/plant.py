@@ -64,7 +64,7 @@ class Plant:
         self.world, self.loop, self.log, self.chance = world, world.loop, world.log, world.chance
         self.processes: dict[str, Process] = {}
         self.streams: dict[str, Any] = {}
-        self.rows, self.database_faults, self.lives = Rows(), 0.0, 0
+        self.rows, self.database_faults, self.lives = Rows(self.loop.wall), 0.0, 0
         self.accounts: Any = {
             name: WebhookAccount.model_validate(
                 {"channel": "webhook", "url": "http://x", "secret": "s" * 16, "updates": "{}"}
@@ -138,7 +138,7 @@ class Plant:
             lease_s=LEASE_S, clock=clock, registry=CollectorRegistry(), crash=crash,
             carries=APART[process.name] if self.world.seed % APART_EVERY == 0 else "all",
         )  # fmt: skip
-        store = MemoryStore(self.rows, publisher=publisher, clock=clock, take_turn=self.take_turn)
+        store = MemoryStore(self.rows, publisher=publisher, take_turn=self.take_turn)
         channels: Any = {
             name: network.channel(clock) for name, network in self.world.networks.items()
         }
