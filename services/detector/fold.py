@@ -35,6 +35,7 @@ from schemas.disruptions import (
 from schemas.envelope import Unreadable
 from schemas.holds import FencePassed, HoldReleased
 from services.detector import precautions, reports, stories
+from services.detector.deadlines import story_deadlines
 from services.detector.holding import release_hold
 from services.detector.life import move
 from services.detector.policy import Judged, judge
@@ -48,7 +49,7 @@ from services.detector.state import (
     Turn,
     partition_of,
     report_key,
-    story_deadlines,
+    values_of,
 )
 
 LOST = "records of the log were lost before they were read"
@@ -95,7 +96,7 @@ def _on_release_hold(turn: Turn, command: ReleaseHold) -> None:
     if hold_id in turn.state.other_holds:
         precautions.release(turn, hold_id, reason=command.reason, author=author)
         return
-    for story in turn.state.stories.values():
+    for story in values_of(turn.state.stories):
         if hold_id in story.incident.hold_ids:
             release_hold(turn, story, hold_id, reason=command.reason, author=author)
             return
@@ -178,7 +179,8 @@ def _on_deadline(turn: Turn, deadline: Deadline) -> None:
             precautions.on_stale(turn, deadline)
         case "next_update" | "draft" | "release" | "close":
             story = turn.state.stories.get(deadline.subject)
-            if story is not None and (deadline.kind, deadline.due_at) in story_deadlines(story):
+            due = (deadline.due_at, deadline.subject, deadline.kind)
+            if story is not None and due in story_deadlines(story):
                 _ON_TIME[deadline.kind](turn, story)
 
 

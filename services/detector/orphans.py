@@ -19,7 +19,7 @@ from schemas.disruptions import ReleaseHold
 from schemas.holds import HoldOpened
 from schemas.incidents import Incident
 from services.detector.fold import LOST
-from services.detector.state import State, partition_of, place_of
+from services.detector.state import State, items_of, partition_of, place_of
 from services.detector.store import SOURCE
 from services.detector.stream import Stream
 from services.detector.views import Views
@@ -62,7 +62,7 @@ def orphans(
 
 def _known(state: State) -> Iterator[str]:
     yield from state.other_holds
-    for name, story in state.stories.items():
+    for name, story in items_of(state.stories):
         yield name
         yield from story.incident.hold_ids
 

@@ -14,7 +14,7 @@ from schemas.envelope import Unreadable
 from schemas.holds import HoldOpened, HoldReleased
 from schemas.labels import Matcher
 from services.detector.policy import stale_rule
-from services.detector.state import Source, Turn, source_key
+from services.detector.state import Source, Turn, items_of, source_key, values_of
 
 REASON_CHARS = 300
 UNREADABLE = "unreadable event"
@@ -52,7 +52,7 @@ def release(turn: Turn, hold_id: str, *, reason: str, author: str) -> None:
 def on_unreadable(turn: Turn, body: Unreadable) -> None:
     policy = turn.state.policy
     matchers = policy.unreadable_holds if policy else ()
-    for known in turn.state.other_holds.values():
+    for known in values_of(turn.state.other_holds):
         if known.reason.startswith(UNREADABLE) and known.matchers == matchers:
             return  # One is enough: a flood of them must not become a flood of holds.
     hold(turn, f"{UNREADABLE}: {body.error}"[:REASON_CHARS], matchers=matchers)
@@ -71,7 +71,7 @@ def on_source_read(turn: Turn, read: SourceRead) -> None:
 
 def on_policy(turn: Turn) -> None:
     """Judge the silence of each source anew; one that holds goes on until it is read."""
-    for key, source in turn.state.sources.items():
+    for key, source in items_of(turn.state.sources):
         if not source.hold_id:
             _keep(turn, key, source)
 

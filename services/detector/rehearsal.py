@@ -18,8 +18,9 @@ from schemas.holds import HoldOpened, HoldReleased
 from schemas.incidents import Incident, StatusUpdate
 from schemas.labels import format_matchers
 from schemas.policies import Policy
+from services.detector.deadlines import Deadlines
 from services.detector.fold import fold
-from services.detector.state import Entry, State, deadlines_of
+from services.detector.state import Entry, State
 
 STEPS = 10_000
 Happens = Literal["hold", "release", "update", "draft", "incident"]
@@ -74,6 +75,7 @@ class Log:
     def __init__(self, policy: Policy | None, *, at: datetime) -> None:
         self.state, self.began_at, self.at, self.offset = State(policy=policy), at, at, 0
         self.said: list[Record] = []
+        self._deadlines = Deadlines()
 
     def put(self, body: Record | Unreadable, **entry: Any) -> list[Record]:
         """Fold one record; returns what it says."""
@@ -88,7 +90,7 @@ class Log:
         """Let the clock run; returns what its deadlines say."""
         assert until >= self.at, "time passes"
         said: list[Record] = []
-        while due := min(deadlines_of(self.state, until=until), key=_in_order, default=None):
+        while due := min(self._deadlines.until(self.state, until), key=_in_order, default=None):
             before, self.at = self.state, max(self.at, due.due_at)
             said += self.put(due)
             assert self.state != before, f"a deadline that is due changes nothing: {due}"

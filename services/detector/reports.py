@@ -23,8 +23,10 @@ from services.detector.state import (
     Story,
     Turn,
     WaitsFor,
+    items_of,
     report_key,
     source_key,
+    values_of,
 )
 from services.detector.windows import standing
 
@@ -119,8 +121,8 @@ def on_source_read(turn: Turn, read: SourceRead) -> None:
     prefix = f"{source_key(read.network, read.source)}\n"
     named = {f"{prefix}{one}" for one in read.disruption_ids}
     known = [key for key in turn.state.waiting if key.startswith(prefix)]
-    for story in turn.state.stories.values():
-        known += [k for k, r in story.reports.items() if r.is_open and k.startswith(prefix)]
+    for story in values_of(turn.state.stories):
+        known += [k for k, r in items_of(story.reports) if r.is_open and k.startswith(prefix)]
     for key in sorted(set(known) - named):
         report, of = _find(turn.state, key)
         if report is not None:
@@ -147,7 +149,7 @@ def _stop_waiting(turn: Turn, key: str) -> None:
     turn.change(waiting=turn.state.waiting.remove(key))
     if waited.waits_for == "count":
         counts = turn.state.counts
-        for name, found in turn.state.counts.items():
+        for name, found in items_of(turn.state.counts):
             left = tuple(one for one in found if one[1] != key)
             counts = counts.insert(name, left) if left else counts.remove(name)
         turn.change(counts=counts)

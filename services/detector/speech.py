@@ -21,7 +21,7 @@ from schemas.incidents import Draft, StatusUpdate, Variant
 from schemas.labels import matches
 from schemas.policies import Moment, Policy
 from services.detector import messages
-from services.detector.state import State, Story, Turn
+from services.detector.state import State, Story, Turn, values_of
 from services.detector.windows import end_of
 
 
@@ -170,7 +170,7 @@ def _inhibited(state: State, story: Story) -> bool:
     for rule in state.policy.inhibitions:
         if not matches(rule.over, mine):
             continue
-        for other in state.stories.values():
+        for other in values_of(state.stories):
             theirs = _labels(other)
             if (
                 other.incident.is_open

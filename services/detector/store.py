@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
+import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from faststream.kafka import KafkaBroker
 from pydantic import ValidationError
+from rpds import HashTrieMap
 
 from schemas import envelope
 from schemas.snapshots import Snapshot
 from schemas.topics import SNAPSHOTS, key_of
-from services.detector.state import State, dump, load
+from services.detector.deadlines import PerStory
+from services.detector.state import State, dump, dump_story, load
 from services.kit import broker as kafka
 from services.kit.cluster import Cluster
 
@@ -30,14 +33,28 @@ class Restored:
     offset: int
 
 
+class Texts:
+    """States as JSON, one after another: what is written down of a story is written anew where it has changed."""
+
+    def __init__(self) -> None:
+        self._of_stories = PerStory(lambda story: orjson.Fragment(dump_story(story)))
+
+    def of(self, snapshot: Snapshot, state: State) -> bytes:
+        """Return a snapshot with this state in it."""
+        known = dump(replace(state, stories=HashTrieMap())) | {
+            "stories": dict(self._of_stories.of(state))
+        }
+        return orjson.dumps(snapshot.model_dump(mode="json") | {"state": known})
+
+
 async def write_snapshot(
-    broker: KafkaBroker, *, partition: int, offset: int, state: State, at: datetime
+    broker: KafkaBroker, *, partition: int, offset: int, state: State, texts: Texts, at: datetime
 ) -> None:
     """Write a snapshot; returns when the brokers acknowledged it."""
     snapshot = Snapshot(partition=partition, offset=offset, taken_at=at, state={})
     headers = envelope.write_headers(snapshot, event_id=f"{partition}-{offset}", source=SOURCE)
     # A state never changes: it is written down in a thread, while records go on being folded.
-    value = await asyncio.to_thread(_value, snapshot, state)
+    value = await asyncio.to_thread(texts.of, snapshot, state)
     future = await kafka.emit(
         broker,
         SNAPSHOTS.name,
@@ -46,10 +63,6 @@ async def write_snapshot(
         key=key_of(snapshot),
     )
     await future
-
-
-def _value(snapshot: Snapshot, state: State) -> bytes:
-    return envelope.write_value(snapshot.model_copy(update={"state": dump(state)}))
 
 
 async def read_snapshots(cluster: Cluster, partitions: set[int]) -> dict[int, Restored]:

@@ -22,7 +22,7 @@ from services.detector.holding import asked_by, release, rescope, with_holds
 from services.detector.life import move
 from services.detector.policy import Judged, judge, labels_of
 from services.detector.speech import say
-from services.detector.state import Report, Story, Turn
+from services.detector.state import Report, Story, Turn, items_of, values_of
 
 REPORTS = 500  # Of one incident: of more that are open, only a person says that all are over.
 
@@ -67,7 +67,7 @@ def take(turn: Turn, story: Story, report: Report) -> None:
 def resolve(turn: Turn, story: Story, *, reason: str, author: str = "detector") -> None:
     """End an incident as a person wants it: its holds are released, and its reports overruled."""
     reports = story.reports
-    for key, report in story.reports.items():
+    for key, report in items_of(story.reports):
         if report.is_open:
             reports = reports.insert(key, replace(report, status="overruled"))
     story = replace(story, reports=reports, open_count=0, is_full=False, asked=HashTrieMap())
@@ -93,7 +93,7 @@ def forget(turn: Turn, story: Story, **changed: Any) -> None:
     incident_id = incident.incident_id
     state = turn.state
     story_of, waiting = state.story_of, state.waiting
-    for key, report in story.reports.items():
+    for key, report in items_of(story.reports):
         if story_of.get(key) == incident_id:
             story_of = story_of.remove(key)
             if report.due_at is not None and not report.is_open:
@@ -119,8 +119,8 @@ def merge(turn: Turn, story: Story, into: Story) -> None:
             release(turn, [held], reason="merged with another incident")
     into = replace(into, holds=tuple(holds.values()), is_full=into.is_full or story.is_full)
     forget(turn, story, merged_into=into.incident.incident_id)
-    turn.change(waiting=without(turn.state.waiting, story.reports.keys()))
-    for report in _in_order(story.reports.values()):
+    turn.change(waiting=without(turn.state.waiting, dict(items_of(story.reports))))
+    for report in _in_order(values_of(story.reports)):
         into = _with_report(turn, into, report)
         into = _follow(turn, into, report)
     into = replace(into, groups=(*into.groups, *story.groups))
@@ -132,7 +132,7 @@ def merge(turn: Turn, story: Story, into: Story) -> None:
 
 def split(turn: Turn, story: Story, keys: frozenset[str], *, author: str) -> None:
     """Make some reports of an incident an incident of their own, with holds of its own."""
-    moved = _in_order(r for key, r in story.reports.items() if key in keys)
+    moved = _in_order(r for key, r in items_of(story.reports) if key in keys)
     moved.sort(key=lambda report: not report.is_open)  # It begins with one that stands.
     if not moved or not moved[0].is_open:
         return  # Nothing of them stands: there is no incident to make.
@@ -234,7 +234,7 @@ def _with_report(turn: Turn, story: Story, report: Report) -> Story:
 
 def _with_room(turn: Turn, story: Story) -> Story:
     """Forget a report that does not stand any more, the oldest one, if there is one."""
-    over = [r for r in story.reports.values() if not r.is_open and r.due_at is None]
+    over = [r for r in values_of(story.reports) if not r.is_open and r.due_at is None]
     if not over:
         return story
     oldest = _in_order(over)[0].key
@@ -255,7 +255,7 @@ def _follow(turn: Turn, story: Story, report: Report | None) -> Story:
         and _rank(report) <= _rank(current)
     ):
         return _counted(_narrowed(turn, story, report))
-    worst = min((r for r in story.reports.values() if r.is_open), key=_worst_first)
+    worst = min((r for r in values_of(story.reports) if r.is_open), key=_worst_first)
     event, policy = worst.event, turn.state.policy
     rule = judge(policy, event, source=worst.source, at=turn.entry.at).rule
     incident = story.incident.model_copy(

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter as CountOf
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import structlog
@@ -30,10 +30,11 @@ from schemas.disruptions import Deadline, Disruption, Fence, SourceRead
 from schemas.holds import FencePassed
 from schemas.signing import SigningKeys
 from schemas.topics import DISRUPTIONS, key_of
+from services.detector.deadlines import Deadlines
 from services.detector.fold import fold, lost
 from services.detector.outbox import Outbox
-from services.detector.state import Entry, State, Step, deadlines_of, first_deadline
-from services.detector.store import SOURCE, read_snapshots, write_snapshot
+from services.detector.state import Entry, State, Step
+from services.detector.store import SOURCE, Texts, read_snapshots, write_snapshot
 from services.kit import broker as kafka
 from services.kit.cluster import Cluster
 from services.kit.telemetry import Clock, trace_id
@@ -56,13 +57,15 @@ class Partition:
     offset: int
     saved_offset: int
     read_again: int = -1  # Behind this offset there was a gap.
+    deadlines: Deadlines = field(default_factory=Deadlines)
     looked_at: State | None = None  # For its deadlines, of which this is the first:
     next_at: datetime | None = None
+    texts: Texts = field(default_factory=Texts)  # Of the last snapshot.
 
     def is_due(self, now: datetime) -> bool:
         """Say whether a deadline is due. All of them are looked at when the state has changed."""
         if self.looked_at is not self.state:
-            self.looked_at, self.next_at = self.state, first_deadline(self.state)
+            self.looked_at, self.next_at = self.state, self.deadlines.first(self.state)
         return self.next_at is not None and self.next_at <= now
 
 
@@ -252,8 +255,9 @@ class Stream:
             return
         try:
             await write_snapshot(
-                self.broker, partition=partition, offset=offset, state=state, at=self.clock.now()
-            )
+                self.broker, partition=partition, offset=offset, state=state, texts=ours.texts,
+                at=self.clock.now(),
+            )  # fmt: skip
         except (MessageSizeTooLargeError, RecordListTooLargeError) as error:
             # Without it a restart replays more; to end here would be to restart for ever.
             log.error("the state is too large for a snapshot", partition=partition, why=str(error))
@@ -271,12 +275,12 @@ class Stream:
             await asyncio.sleep(CLOCK_EVERY_S)
             for partition, ours in list(self.partitions.items()):
                 if ours.is_due(self.clock.now()):
-                    await self._write_due_deadlines(partition, ours.state)
+                    await self._write_due_deadlines(partition, ours)
 
-    async def _write_due_deadlines(self, partition: int, state: State) -> None:
+    async def _write_due_deadlines(self, partition: int, ours: Partition) -> None:
         now, now_s = self.clock.now(), self.clock.monotonic_s()
         written = self._deadlines_written
-        for deadline in deadlines_of(state, until=now):
+        for deadline in ours.deadlines.until(ours.state, now):
             event_id = f"{deadline.kind}-{deadline.due_at.isoformat()}"
             name = (deadline.subject, event_id)
             if written.get(name, -DEADLINE_AGAIN_S) + DEADLINE_AGAIN_S > now_s:

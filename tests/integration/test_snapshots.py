@@ -11,7 +11,7 @@ from faststream.kafka import KafkaBroker
 from ops.embedded.system import System
 from services.detector.fold import fold
 from services.detector.state import State
-from services.detector.store import read_snapshots, write_snapshot
+from services.detector.store import Texts, read_snapshots, write_snapshot
 from services.kit import broker as kafka
 from services.kit.cluster import Cluster
 from tests.builders import AT, a_disruption, a_policy, an_entry
@@ -41,8 +41,12 @@ async def test_a_state_of_three_thousand_incidents_comes_back_as_it_was(
 ) -> None:
     """A snapshot above one segment's size was refused, and the detector ended itself for ever."""
     state = a_state(MANY)
-    await write_snapshot(broker, partition=UNUSED_PARTITION, offset=MANY, state=state, at=AT)
-    await write_snapshot(broker, partition=UNUSED_PARTITION, offset=7, state=State(), at=AT)
+    await write_snapshot(
+        broker, partition=UNUSED_PARTITION, offset=MANY, state=state, texts=Texts(), at=AT
+    )
+    await write_snapshot(
+        broker, partition=UNUSED_PARTITION, offset=7, state=State(), texts=Texts(), at=AT
+    )
     found = await read_snapshots(Cluster(system.kafka), {UNUSED_PARTITION})
     assert found[UNUSED_PARTITION].offset == MANY, "an older one that was written late has won"
     assert found[UNUSED_PARTITION].state == state
@@ -51,4 +55,6 @@ async def test_a_state_of_three_thousand_incidents_comes_back_as_it_was(
 async def test_a_state_that_is_too_large_says_so(broker: KafkaBroker) -> None:
     state = a_state(1_000, detail="x" * 10_000)
     with pytest.raises(MessageSizeTooLargeError):
-        await write_snapshot(broker, partition=UNUSED_PARTITION + 1, offset=1, state=state, at=AT)
+        await write_snapshot(
+            broker, partition=UNUSED_PARTITION + 1, offset=1, state=state, texts=Texts(), at=AT
+        )

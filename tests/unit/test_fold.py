@@ -22,8 +22,9 @@ from schemas.envelope import Unreadable
 from schemas.holds import FencePassed, HoldOpened, HoldReleased
 from schemas.incidents import Incident, StatusUpdate
 from schemas.labels import format_matchers
+from services.detector.deadlines import Deadlines
 from services.detector.fold import lost
-from services.detector.state import State, deadlines_of, dump, entry_id, load, partition_of
+from services.detector.state import State, dump, entry_id, load, partition_of
 from tests.builders import AT, a_disruption, a_policy, a_rule, an_entry
 from tests.played import of, play
 
@@ -217,7 +218,7 @@ def test_people_declare_write_and_resolve() -> None:
 
 
 def deadline(state: State, kind: str) -> Deadline:
-    return next(d for d in deadlines_of(state, until=EVER) if d.kind == kind)
+    return next(d for d in Deadlines().until(state, EVER) if d.kind == kind)
 
 
 def test_the_next_update_is_said_when_its_deadline_is_read() -> None:
