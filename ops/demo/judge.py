@@ -5,6 +5,7 @@ It imports nothing of Interlock. All times are seconds of one clock, the machine
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -46,12 +47,16 @@ class Arrival:
     key: str
     text: str = ""
     slow_s: float = 0.0
-    stands: bool = True  # It was not deleted since.
+    gone_s: float = float("inf")  # When it was deleted.
     part: int = 1  # Of a thread, whose parts arrive one by one.
 
     @property
     def begun_s(self) -> float:
         return self.at_s - self.slow_s
+
+    @property
+    def stands(self) -> bool:
+        return math.isinf(self.gone_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,7 @@ class Verdict:
     told_twice: list[str] = field(default_factory=list)
     unaccounted: list[str] = field(default_factory=list)
     first_update_s: list[float] = field(default_factory=list)
+    taken_back_s: list[float] = field(default_factory=list)  # For so long it stood, covered.
 
     @property
     def holds(self) -> bool:
@@ -117,9 +123,7 @@ def judge(
         if arrival.begun_s > cancelled.get(arrival.key, float("inf")):
             verdict.unwanted.append(arrival.key)
         for one in _covering(offers[arrival.key], by_network):
-            by_s = arrival.begun_s - one.acknowledged_s - lease_s
-            if by_s > 0 and arrival.begun_s < one.over_s:
-                verdict.late.append(Late(arrival.key, one.name, by_s))
+            _look_at_race(verdict, arrival, one, lease_s=lease_s)
     _look_at_updates(verdict, disruptions, [one for one in known if one.key not in offers])
     standing = {one.key for one in ours if one.stands}
     for key, labels in offers.items():
@@ -128,6 +132,15 @@ def judge(
         if end is not None and any(_covering(labels, by_network)):
             verdict.covered[end] += 1
     return verdict
+
+
+def _look_at_race(verdict: Verdict, arrival: Arrival, one: Disruption, *, lease_s: float) -> None:
+    by_s = arrival.begun_s - one.acknowledged_s - lease_s
+    if by_s > 0 and arrival.begun_s < one.over_s:
+        verdict.late.append(Late(arrival.key, one.name, by_s))
+    stood_from_s = max(one.acknowledged_s, arrival.at_s)
+    if stood_from_s < arrival.gone_s < one.over_s:
+        verdict.taken_back_s.append(arrival.gone_s - stood_from_s)
 
 
 def _covering(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 import threading
 import time
@@ -76,11 +77,11 @@ def arrivals_of(
     record: Sequence[dict[str, Any]], *, slow_s: Callable[[float], float] = lambda _: 0.0
 ) -> list[Arrival]:
     """Return what was published by the sandbox's own record; `slow_s` says how slow it was at a time."""
-    gone = {seen["id"] for seen in record if seen["what"] == "deleted"}
+    gone = {seen["id"]: seen["at_s"] for seen in reversed(record) if seen["what"] == "deleted"}
     return [
         replace(
             _named(one["key"], one["at_s"]),
-            text=one["text"], slow_s=slow_s(one["at_s"]), stands=one["id"] not in gone,
+            text=one["text"], slow_s=slow_s(one["at_s"]), gone_s=gone.get(one["id"], math.inf),
         )
         for one in record
         if one["what"] == "published"

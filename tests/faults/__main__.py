@@ -69,7 +69,7 @@ def report(
     head = ["git", "log", "-1", "--format=%h %s"]
     commit = subprocess.run(head, capture_output=True, text=True, check=False).stdout.strip()
     said = Counter(history.outcomes.get(key, "unknown") for key in history.offers)
-    updates = sorted(verdict.first_update_s)
+    updates, stood = sorted(verdict.first_update_s), verdict.taken_back_s or [0.0]
     lines = [
         f"# Fault campaign, {minutes:g} minutes, seed {seed}",
         "",
@@ -97,11 +97,12 @@ def report(
         f"| `interlock audit verify` | {history.ledger_says} |",
         f"| disruptions told of twice on one account | {len(verdict.told_twice)} |",
         f"| first update, median and longest | {statistics.median(updates or [0]):.3f} s, {max(updates or [0]):.1f} s |",
+        f"| covered offers that were taken back, for how long they had stood, median and longest | {statistics.median(stood):.3f} s, {max(stood):.1f} s |",
         f"| faults; processes started again | {len(history.faults)}; {sum(history.restarts.values())} |",
         "",
-        "| kind of fault | times | offers flowed again after it, longest |",
-        "| --- | --- | --- |",
-        *(f"| {what} | {len(times)} | {max(times):.1f} s |" for what, times in sorted(history.stalls().items())),
+        "| kind of fault | times | offers flowed again after it, longest | by then others had begun |",
+        "| --- | --- | --- | --- |",
+        *(f"| {what} | {len(found)} | {max(found)[0]:.1f} s | {max(found)[1]} |" for what, found in sorted(history.stalls().items())),
     ]  # fmt: skip
     lines += [
         f"- ARRIVED LATE: {one.offer} by {one.by_s:.3f} s, {one.disruption}"

@@ -78,12 +78,16 @@ class History:
         verdict.late = [one for one in verdict.late if one.offer in self.sent_late()]
         return verdict.holds
 
-    def stalls(self) -> dict[str, list[float]]:
-        """Return, by kind of fault, how long after its end the next calm offer arrived, in seconds."""
+    def stalls(self) -> dict[str, list[tuple[float, int]]]:
+        """Return, by kind of fault, how long after its end the next calm offer arrived, in seconds.
+
+        And how many other faults had begun by then, since.
+        """
         calm = sorted(a.at_s for a in self.arrivals if self.offers.get(a.key) == CALM)
-        found: dict[str, list[float]] = {}
+        found: dict[str, list[tuple[float, int]]] = {}
         for fault in self.faults:
             after = next((at for at in calm if at >= fault.ended_s), None)
             if after is not None:
-                found.setdefault(fault.what, []).append(after - fault.ended_s)
+                others = sum(fault.begun_s < one.begun_s < after for one in self.faults)
+                found.setdefault(fault.what, []).append((after - fault.ended_s, others))
         return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -123,8 +124,24 @@ def test_a_label_that_an_offer_lacks_is_a_doubt(offer: Labels, covered: bool) ->
 def test_what_is_said_of_an_offer_is_so_on_the_network(
     said: str, stands: bool, holds: bool
 ) -> None:
-    verdict = judged(Arrival(99.0, "offer-2", stands=stands), offer_2=said)
+    verdict = judged(Arrival(99.0, "offer-2", gone_s=math.inf if stands else 99.5), offer_2=said)
     assert verdict.holds is holds
+
+
+@pytest.mark.parametrize(
+    ("at_s", "gone_s", "stood"),
+    [
+        (99.0, 103.0, [3.0]),  # It stood there before.
+        (100.2, 103.0, [2.8]),  # It was on its way.
+        (99.0, 99.5, []),  # For another reason.
+        (99.0, math.inf, []),
+    ],
+)
+def test_how_long_what_is_covered_stood_is_told(
+    at_s: float, gone_s: float, stood: list[float]
+) -> None:
+    verdict = judged(Arrival(at_s, "offer-1", gone_s=gone_s), TOLD)
+    assert verdict.taken_back_s == pytest.approx(stood)
 
 
 def test_the_record_of_the_network_is_read_with_what_was_deleted() -> None:
@@ -135,7 +152,7 @@ def test_the_record_of_the_network_is_read_with_what_was_deleted() -> None:
         {"what": "published", "id": "3", "key": "post-1f.2", "at_s": 4.0, "text": "c"},
     ]
     assert arrivals_of(record) == [
-        Arrival(1.0, "p", "a", stands=False),
+        Arrival(1.0, "p", "a", gone_s=3.0),
         Arrival(2.0, "q", "b"),
         Arrival(4.0, "post-1f", "c", part=2),
     ]
