@@ -38,8 +38,9 @@ KIT_FILES = {
     "cluster",
     "batches",
     "members",
+    "mends",
 }
-KIT_LINES = 1_460
+KIT_LINES = 1_520
 DOMAIN = re.compile(
     r"\b(offer|hold|fence|incident|disruption|campaign|publication)s?\b", re.IGNORECASE
 )

@@ -24,10 +24,6 @@ from typing import Any, Final, Protocol, TypeAlias
 
 from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
-from aiokafka.conn import AIOKafkaConnection, CloseReason
-from aiokafka.consumer.fetcher import Fetcher
-from aiokafka.errors import KafkaConnectionError
-from aiokafka.errors import KafkaError as AnyKafkaError
 from aiokafka.structs import RecordMetadata
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
@@ -36,6 +32,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import KafkaError
 
 from services.kit.cluster import Cluster
+from services.kit.mends import mend_aiokafka
 
 BATCH_RECORDS: Final = 500
 SESSION_MS: Final = 6_000  # The broker's least: a killed member's partitions move on after it.
@@ -356,37 +353,6 @@ async def _as_it_came(message: Any) -> Any:
     return message
 
 
-def _send_or_lose(self: Any, request: Any, expect_response: bool = True) -> Any:  # As theirs.
-    """Send as aiokafka does; a socket that was just closed is a lost connection, on uvloop too.
-
-    uvloop raises RuntimeError there, of which aiokafka knows nothing (aio-libs/aiokafka, issue 1038): whichever
-    task of a client met it ended by it, and the client never heard of a new leader or coordinator again.
-    """
-    try:
-        return _send(self, request, expect_response)
-    except RuntimeError as error:
-        self.close(reason=CloseReason.CONNECTION_BROKEN)
-        raise KafkaConnectionError(f"the connection to {self.host} broke: {error}") from error
-
-
-_send: Final[Any] = AIOKafkaConnection.send
-AIOKafkaConnection.send = _send_or_lose  # type: ignore[method-assign]
-
-
-async def _ask_or_look_anew(self: Any, node_id: Any, topics: Any) -> Any:  # As theirs.
-    """Ask for offsets as aiokafka does; one who is not the leader (any more) is not asked again before one has looked.
-
-    It asked the same one until its metadata were half a minute old: so long a detector stood still whose place was
-    deleted while the leader changed.
-    """
-    try:
-        return await _offsets(self, node_id, topics)
-    except AnyKafkaError:
-        self._client.force_metadata_update()
-        raise
-
-
-_offsets: Final[Any] = Fetcher._proc_offset_request  # noqa: SLF001  # There is no other place.
-Fetcher._proc_offset_request = _ask_or_look_anew  # type: ignore[method-assign]  # noqa: SLF001
+mend_aiokafka()
 for client in ("aiokafka", "kafka"):
     logging.getLogger(client).setLevel(logging.ERROR)

@@ -79,7 +79,8 @@ class Members:
                 consumer._coordinator._group_instance_id = None  # noqa: SLF001  # aiokafka leaves by that.
 
     def _consumers(self) -> list[Any]:
-        return [c for s in self.broker.subscribers if (c := getattr(s, "consumer", None))]
+        known = [c for s in self.broker.subscribers if (c := getattr(s, "consumer", None))]
+        return [c for c in known if c._coordinator is not None]  # noqa: SLF001  # It has started.
 
     async def _try_to_ask(self, groups: Iterable[str], patience_s: float) -> States | None:
         try:

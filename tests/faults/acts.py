@@ -128,11 +128,11 @@ class Acts:
 
     def _cut_broker(self) -> str:
         broker = self.luck.choice(self.system.brokers)
-        return self._cut([broker, _controller(broker)], "a broker cut off")
+        return self._cut([broker, controller_of(broker)], "a broker cut off")
 
     def _cut_controller(self) -> str:
         broker = self.luck.choice(self.system.brokers)
-        return self._cut([_controller(broker)], "a controller cut off from the others")
+        return self._cut([controller_of(broker)], "a controller cut off from the others")
 
     def _cut_postgres(self) -> str:
         return self._cut(["postgres"], "PostgreSQL cut off")
@@ -249,5 +249,5 @@ def _kind(name: str) -> str:
     return name.partition("-")[0]
 
 
-def _controller(broker: str) -> str:
+def controller_of(broker: str) -> str:
     return broker.replace("kafka", "controller")

@@ -10,10 +10,12 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import uvloop
+from aiokafka import AIOKafkaConsumer
 from aiokafka.conn import AIOKafkaConnection, create_conn
 from aiokafka.errors import KafkaConnectionError
 from aiokafka.protocol.metadata import MetadataRequest
@@ -21,7 +23,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 from ops.embedded.system import System
 from schemas.topics import DUE, HOLDS
 from services.kit import broker as kafka
-from services.kit import members
+from services.kit import members, mends
 from services.kit.members import MISSED, Members, instance_of, tasks_of
 
 
@@ -111,6 +113,16 @@ async def test_of_several_groups_each_has_its_own_answer(watched: Watched) -> No
     assert not any(found[group][1] for group in empty)
 
 
+async def test_a_consumer_that_is_just_starting_is_not_missed(watched: Watched) -> None:
+    """Found by a campaign: a publisher that joined its group slowly, behind its first fence, ended itself."""
+    starting = AIOKafkaConsumer(group_id=watched.name, group_instance_id=f"{watched.name}-2")
+    watched.members.broker = SimpleNamespace(subscribers=[SimpleNamespace(consumer=starting)])  # type: ignore[assignment]
+    await watched.members.look()
+    await watched.members.hand_over()
+    await starting.stop()
+    assert watched.ends == []
+
+
 @pytest.mark.parametrize("which", ["grouped", "alone"])
 async def test_a_consumer_whose_own_task_has_ended_ends_the_process(
     which: str, watched: Watched
@@ -140,7 +152,7 @@ def test_a_socket_that_was_just_closed_is_a_lost_connection_on_uvloop_too(system
     with pytest.raises(KafkaConnectionError, match="the connection to"):
         uvloop.run(write_to_a_closed_one(AIOKafkaConnection.send))
     with pytest.raises(RuntimeError, match="closed"):  # As aiokafka has it.
-        uvloop.run(write_to_a_closed_one(kafka._send))
+        uvloop.run(write_to_a_closed_one(mends._send))
 
 
 async def test_one_that_its_group_knows_no_more_ends_the_process_after_a_while(
