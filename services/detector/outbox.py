@@ -1,13 +1,15 @@
 """What the detector says to Kafka, and in which order it may be heard.
 
 All outputs so far are acknowledged before an echo is emitted, and echoes too before a snapshot is
-taken: an echo never overtakes a hold, and a snapshot never claims what was not said. An output that cannot be
-written ends the process, so that the log is replayed and no echo follows.
+written: an echo never overtakes a hold, and a snapshot never claims what was not said. Nobody else waits for that: where a
+broker is lost, the outputs of other partitions go on. An output that cannot be written ends the process, so that the
+log is replayed and no echo follows.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from typing import Any
 
 import structlog
@@ -47,7 +49,7 @@ class Outbox:
     ) -> None:
         self._broker, self._clock, self._crash = broker, clock, crash
         self._outputs: set[asyncio.Future[RecordMetadata]] = set()  # Not acknowledged yet.
-        self._echoes: set[asyncio.Future[RecordMetadata]] = set()
+        self._echoes: set[asyncio.Task[None]] = set()
         self._said = Counter(
             "interlock_detector_outputs_total", "Records emitted.", ["type"], registry=registry
         )
@@ -59,13 +61,14 @@ class Outbox:
     async def settled(self) -> None:
         """Return when the brokers acknowledged all outputs so far; one that failed raises."""
         while self._outputs:
-            await asyncio.gather(*self._outputs)
+            await _all(self._outputs)
 
-    async def all_settled(self) -> None:
-        """Return when the brokers acknowledged echoes as well: behind a snapshot none is said again."""
-        await self.settled()
-        while self._echoes:
-            await asyncio.gather(*self._echoes)
+    def so_far(self) -> asyncio.Future[Any]:
+        """Return what is done when the brokers acknowledged all outputs and echoes so far; one that failed raises.
+
+        Behind a snapshot no echo is said again.
+        """
+        return _all([*self._outputs, *self._echoes])
 
     async def _hand_over(
         self, output: Record, event_id: str, *, traceparent: str = ""
@@ -89,13 +92,17 @@ class Outbox:
         self._outputs.add(future)
         future.add_done_callback(self._on_output_done)
 
-    async def echo(self, echo: FencePassed, event_id: str) -> None:
-        """Echo a fence, behind all outputs so far."""
-        await self.settled()
-        assert not self._outputs, "an echo would overtake a hold"
-        future = await self._hand_over(echo, event_id)
-        self._echoes.add(future)
-        future.add_done_callback(self._on_echo_done)
+    def echo(self, echo: FencePassed, event_id: str) -> None:
+        """Echo a fence, when all outputs so far are acknowledged."""
+        task = asyncio.create_task(self._echo(echo, event_id, behind=tuple(self._outputs)))
+        self._echoes.add(task)
+        task.add_done_callback(self._on_echo_done)
+
+    async def _echo(
+        self, echo: FencePassed, event_id: str, *, behind: Collection[asyncio.Future[Any]]
+    ) -> None:
+        await _all(behind)
+        await (await self._hand_over(echo, event_id))
 
     async def dead_letter(self, record: kafka.Record, why: envelope.Unreadable) -> None:
         """Keep the bytes of a record that could not be read, with the error in its headers."""
@@ -118,10 +125,15 @@ class Outbox:
         else:  # No echo and no snapshot may follow: the log is replayed.
             self._crash("an output could not be written", future.exception())
 
-    def _on_echo_done(self, future: asyncio.Future[RecordMetadata]) -> None:
-        self._echoes.discard(future)
-        if not future.cancelled() and future.exception() is not None:
-            self._crash("an echo could not be written", future.exception())
+    def _on_echo_done(self, task: asyncio.Task[None]) -> None:
+        self._echoes.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._crash("an echo could not be written", task.exception())
+
+
+def _all(futures: Collection[asyncio.Future[Any]]) -> asyncio.Future[Any]:
+    """Return what is done when all are; whoever waits and is ended cancels none of them, for others wait as well."""
+    return asyncio.shield(asyncio.gather(*futures))
 
 
 def _shortened(output: Record) -> Record:

@@ -5,7 +5,7 @@
 | ops.disruptions | `on_disruptions` | folded per partition, in order; outputs and echoes emitted |
 
 All outputs so far are acknowledged before an echo is emitted, and they and all echoes before a
-snapshot is taken (`outbox.py`).
+snapshot is written (`outbox.py`).
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class Stream:
             if self.outbox.is_full:
                 await self.outbox.settled()
             for echo, event_id in echoes:
-                await self.outbox.echo(echo, event_id)
+                self.outbox.echo(echo, event_id)
 
     async def _still_ours(self, records: Sequence[kafka.Record]) -> list[kafka.Record]:
         """Return the records that come next; a rebalance may have passed while we waited for our turn."""
@@ -142,16 +142,15 @@ class Stream:
         folded by nobody; what is not there then either are marks of transactions.
         """
         again = set[int]()
-        for partition, first in {r.partition: r.offset for r in reversed(records)}.items():
+        for partition, first in {r.partition: r for r in reversed(records)}.items():
             ours, tp = self.partitions[partition], TopicPartition(DISRUPTIONS.name, partition)
-            if first == ours.offset:
+            if first.offset == ours.offset:
                 continue
             start = (await self.disruptions.consumer.beginning_offsets([tp]))[tp]
             if start > ours.offset:
-                lost_from, ours.offset = ours.offset, start
-                await self._say_lost(partition, ours, from_offset=lost_from)
-            elif ours.read_again != ours.offset:
-                log.info("read again", partition=partition, first=ours.offset, until=first)
+                await self._say_lost(partition, ours, start=start, at=_appended_at(first))
+            if first.offset > ours.offset != ours.read_again:
+                log.info("read again", partition=partition, first=ours.offset, until=first.offset)
                 ours.read_again = ours.offset
                 self.disruptions.consumer.seek(tp, ours.offset)
                 again.add(partition)
@@ -162,7 +161,7 @@ class Stream:
     ) -> tuple[Step, envelope.Envelope | envelope.Unreadable]:
         ours = self.partitions[record.partition]
         read = envelope.read(record.headers, record.value, allowed=DISRUPTIONS.records)
-        at = datetime.fromtimestamp(record.timestamp / 1000, UTC)
+        at = _appended_at(record)
         found = self.signing.proven(read, record.headers, record.value, appended_at=at)
         entry = Entry(
             partition=record.partition,
@@ -201,22 +200,22 @@ class Stream:
         for tp, start in starts.items():
             restored = snapshots.get(tp.partition)
             state, offset = (restored.state, restored.offset) if restored else (State(), 0)
-            ours = Partition(state=state, offset=max(offset, start), saved_offset=offset)
+            ours = Partition(state=state, offset=offset, saved_offset=offset)
             self.partitions[tp.partition] = ours
-            if start > offset:
-                await self._say_lost(tp.partition, ours, from_offset=offset)
-            consumer.seek(tp, ours.offset)
-            log.info("restored", partition=tp.partition, offset=ours.offset, of=offset, start=start)
+            consumer.seek(tp, max(offset, start))  # What is gone is seen with what comes.
+            log.info("restored", partition=tp.partition, offset=offset, start=start)
 
-    async def _say_lost(self, partition: int, ours: Partition, *, from_offset: int) -> None:
+    async def _say_lost(self, partition: int, ours: Partition, *, start: int, at: datetime) -> None:
+        """Hold everything since `at`, when what comes behind the gap was appended: our own clock may be anything."""
         self.losses += 1
-        log.error("records lost", partition=partition, first=from_offset, end=ours.offset)
-        gone = envelope.Unreadable(error=f"{from_offset} to {ours.offset} are gone")
+        log.error("records lost", partition=partition, first=ours.offset, end=start)
+        gone = envelope.Unreadable(error=f"{ours.offset} to {start} are gone")
+        ours.offset = start
         # Its id comes from where the gap ends: a second detector that sees it says the same.
         entry = Entry(
             partition=partition,
-            offset=ours.offset,
-            at=self.clock.now(),
+            offset=start,
+            at=at,
             body=gone,
             named_at=datetime.fromtimestamp(0, UTC),
         )
@@ -230,7 +229,7 @@ class Stream:
 
     async def on_revoked(self, partitions: Collection[int]) -> None:
         async with self._one_at_a_time:
-            await self.outbox.all_settled()
+            await self.outbox.so_far()
             for partition in partitions:
                 if ours := self.partitions.get(partition):
                     await self._save(partition, ours.state, ours.offset)
@@ -241,9 +240,10 @@ class Stream:
         took_s = 0.0
         while True:
             await asyncio.sleep(snapshot_pause_s(took_s))
-            async with self._one_at_a_time:  # Between batches, and behind all their outputs.
-                await self.outbox.all_settled()
+            async with self._one_at_a_time:  # Between batches.
+                said = self.outbox.so_far()
                 taken = {p: (ours.state, ours.offset) for p, ours in self.partitions.items()}
+            await said  # A lost broker stands in the way of the snapshot, and of no disruption.
             begun_s = self.clock.monotonic_s()
             for partition, (state, offset) in taken.items():
                 await self._save(partition, state, offset)
@@ -330,6 +330,10 @@ class Stream:
             return {"assignment": "waiting for the group to hand out partitions"}
         lag = await self.disruptions.lag()
         return {"lag": f"{lag} records behind"} if lag > READY_LAG_RECORDS else {}
+
+
+def _appended_at(record: kafka.Record) -> datetime:
+    return datetime.fromtimestamp(record.timestamp / 1000, UTC)
 
 
 def snapshot_pause_s(took_s: float) -> float:

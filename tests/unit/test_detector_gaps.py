@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,7 +29,7 @@ class Consumer:
     """A consumer of one partition, wherever it believes to be."""
 
     def __init__(self) -> None:
-        self.place = 0
+        self.place, self.start = 0, 0
         self.sought: list[int] = []
 
     def assignment(self) -> set[TopicPartition]:
@@ -38,7 +39,7 @@ class Consumer:
         return self.place
 
     async def beginning_offsets(self, _: Any) -> dict[TopicPartition, int]:
-        return {TP: 0}
+        return {TP: self.start}
 
     def seek(self, _: TopicPartition, offset: int) -> None:
         self.sought.append(offset)
@@ -99,3 +100,14 @@ async def test_what_is_not_there_the_second_time_either_is_a_mark(said: list[Any
         await stream.on_disruptions([a_record(2, EVENT)])
     assert (consumer.sought, stream.partitions[0].offset) == ([1], 3)
     assert [one for one in said if isinstance(one, HoldOpened)]
+
+
+async def test_a_hold_for_lost_records_is_as_old_as_what_comes_behind_them(said: list[Any]) -> None:
+    """A detector whose wall clock was an hour behind opened it an hour ago, and all offers since were taken back."""
+    consumer = Consumer()
+    stream, consumer.place, consumer.start = a_stream(consumer), 6, 5
+    stream.clock = SimpleNamespace(now=lambda: AT - timedelta(hours=1))  # type: ignore[assignment]
+    await stream.on_disruptions([a_record(5, POLICY)])
+    (hold,) = [one for one in said if isinstance(one, HoldOpened)]
+    assert (hold.opened_at, hold.hold_id) == (AT, "hold-0-5-0")
+    assert (consumer.sought, stream.partitions[0].offset) == ([], 6)

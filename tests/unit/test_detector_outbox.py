@@ -53,23 +53,38 @@ def an_outbox(monkeypatch: pytest.MonkeyPatch) -> tuple[Outbox, Brokers]:
 async def test_an_echo_waits_for_the_hold_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
     outbox, brokers = an_outbox(monkeypatch)
     await outbox.emit(HOLD, "0-1-0")
-    echo = asyncio.create_task(outbox.echo(ECHO, "0-2-0"))
+    outbox.echo(ECHO, "0-2-0")
     await asyncio.sleep(0.02)
     assert len(brokers.futures) == 1, "the echo has overtaken the hold"
+    await outbox.emit(HOLD, "0-3-0")  # What comes behind the fence waits for neither.
     await brokers.acknowledge(0)
-    await echo
-    assert len(brokers.futures) == 2
+    assert len(brokers.futures) == 3
+    assert [b"hold_id" in value for value in brokers.values] == [True, True, False]
 
 
 async def test_a_snapshot_waits_for_echoes_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """The model's ECHO_UNSETTLED: an echo behind a snapshot is lost with its process, for 10 s."""
     outbox, brokers = an_outbox(monkeypatch)
-    await outbox.echo(ECHO, "0-2-0")
-    snapshot = asyncio.create_task(outbox.all_settled())
+    outbox.echo(ECHO, "0-2-0")
+    snapshot = outbox.so_far()
     await asyncio.sleep(0.02)
     assert not snapshot.done()
     await brokers.acknowledge(0)
     assert snapshot.done()
+
+
+async def test_who_waits_and_is_ended_takes_no_output_along(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At an end the snapshot would have claimed what was not acknowledged."""
+    outbox, _ = an_outbox(monkeypatch)
+    await outbox.emit(HOLD, "0-1-0")
+    waiting = outbox.so_far()
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert not outbox.so_far().done()
+    await asyncio.sleep(0.02)
+    assert not outbox.so_far().done()
 
 
 LANGUAGES = [f"a{letter}" for letter in "abcdefghijklmnopqrst"]  # As many as an update may have.
