@@ -1,44 +1,24 @@
 """What a state waits for, and which of it is due.
 
-A story that has not changed is not looked at again: with ten thousand incidents a look at all took sixty
-milliseconds, five times a second, in which no disruption was folded.
+A story that has not changed is not looked at again: of many incidents a look at all takes long (docs/bench/detector.md),
+five times a second, and no disruption is folded meanwhile.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from operator import itemgetter
-from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from schemas.disruptions import Deadline
-from services.detector.state import Report, State, Story, items_of
+from services.detector.state import PerStory, Report, State, Story, items_of
 
 if TYPE_CHECKING:
     from services.detector.state import Map
 
 Kind = Literal["next_update", "draft", "release", "close", "report", "stale"]
 Due: TypeAlias = tuple[datetime, str, Kind]  # When, of what, and what.
-T = TypeVar("T")
-
-
-class PerStory(Generic[T]):
-    """What is made of each story, and made anew only of one that has changed."""
-
-    def __init__(self, make: Callable[[Story], T]) -> None:
-        self._make = make
-        self._made: dict[str, tuple[Story, T]] = {}
-
-    def of(self, state: State) -> Iterator[tuple[str, T]]:
-        """Yield it with its incident's id."""
-        before, made = self._made, dict[str, tuple[Story, T]]()
-        for name, story in items_of(state.stories):
-            known = before.get(name)
-            if known is None or known[0] is not story:
-                known = (story, self._make(story))
-            made[name] = known
-        self._made = made
-        return ((name, one) for name, (_, one) in made.items())
 
 
 class Deadlines:

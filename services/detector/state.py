@@ -7,10 +7,10 @@ none: whoever says something in an order sorts first.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from pydantic import GetCoreSchemaHandler, TypeAdapter
 from pydantic_core import CoreSchema, core_schema
@@ -23,6 +23,7 @@ from schemas.holds import HoldOpened
 from schemas.incidents import Incident
 from schemas.policies import Moment, Policy, Rule
 
+T = TypeVar("T")
 V = TypeVar("V")
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class _AsObject:
 def items_of(found: Map[str, V]) -> list[tuple[str, V]]:
     """Return all that is in a map, in no order: as it would be pickled, in one go.
 
-    Its own iterators walk anew from the root for each, which takes thirty times as long.
+    Its own iterators walk anew from the root for each, which takes many times as long.
     """
     items: Any = found.__reduce__()[1][0]
     return list(items)
@@ -152,6 +153,25 @@ class State:
     counts: Map[str, tuple[tuple[datetime, str], ...]] = field(default_factory=HashTrieMap)
     sources: Map[str, Source] = field(default_factory=HashTrieMap)
     other_holds: Map[str, HoldOpened] = field(default_factory=HashTrieMap)  # Of no incident.
+
+
+class PerStory(Generic[T]):
+    """What is made of each story, and made anew only of one that has changed."""
+
+    def __init__(self, make: Callable[[Story], T]) -> None:
+        self._make = make
+        self._made: dict[str, tuple[Story, T]] = {}
+
+    def of(self, state: State) -> Iterator[tuple[str, T]]:
+        """Yield it with its incident's id."""
+        before, made = self._made, dict[str, tuple[Story, T]]()
+        for name, story in items_of(state.stories):
+            known = before.get(name)
+            if known is None or known[0] is not story:
+                known = (story, self._make(story))
+            made[name] = known
+        self._made = made
+        return ((name, one) for name, (_, one) in made.items())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

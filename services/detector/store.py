@@ -15,8 +15,7 @@ from rpds import HashTrieMap
 from schemas import envelope
 from schemas.snapshots import Snapshot
 from schemas.topics import SNAPSHOTS, key_of
-from services.detector.deadlines import PerStory
-from services.detector.state import State, dump, dump_story, load
+from services.detector.state import PerStory, State, dump, dump_story, load
 from services.kit import broker as kafka
 from services.kit.cluster import Cluster
 

@@ -119,7 +119,7 @@ def merge(turn: Turn, story: Story, into: Story) -> None:
             release(turn, [held], reason="merged with another incident")
     into = replace(into, holds=tuple(holds.values()), is_full=into.is_full or story.is_full)
     forget(turn, story, merged_into=into.incident.incident_id)
-    turn.change(waiting=without(turn.state.waiting, dict(items_of(story.reports))))
+    turn.change(waiting=without(turn.state.waiting, [key for key, _ in items_of(story.reports)]))
     for report in _in_order(values_of(story.reports)):
         into = _with_report(turn, into, report)
         into = _follow(turn, into, report)

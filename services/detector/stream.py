@@ -149,7 +149,7 @@ class Stream:
             start = (await self.disruptions.consumer.beginning_offsets([tp]))[tp]
             if start > ours.offset:
                 await self._say_lost(partition, ours, start=start, at=_appended_at(first))
-            if first.offset > ours.offset != ours.read_again:
+            if first.offset > ours.offset and ours.read_again != ours.offset:
                 log.info("read again", partition=partition, first=ours.offset, until=first.offset)
                 ours.read_again = ours.offset
                 self.disruptions.consumer.seek(tp, ours.offset)

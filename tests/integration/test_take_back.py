@@ -183,9 +183,10 @@ async def test_a_retraction_that_takes_long_is_nobody_elses(
     taking = asyncio.create_task(desk.take_back.take_back(desk.hold()))
     await began.wait()
     first = await changed_at(desk, post_id)
-    while await changed_at(desk, post_id) < first + timedelta(seconds=0.5):
-        assert not await desk.store.keep_retracting(post_id, left_s=10)
-        await asyncio.sleep(0.05)
+    async with asyncio.timeout(30):
+        while await changed_at(desk, post_id) < first + timedelta(seconds=0.5):
+            assert not await desk.store.keep_retracting(post_id, left_s=10)
+            await asyncio.sleep(0.05)
     answers.set()
     await taking
     assert [o.result for o in desk.outcomes] == ["retracted"]

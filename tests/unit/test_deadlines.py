@@ -9,9 +9,9 @@ from rpds import HashTrieMap
 
 from schemas.disruptions import Fence
 from schemas.snapshots import Snapshot
-from services.detector.deadlines import Deadlines, PerStory
+from services.detector.deadlines import Deadlines
 from services.detector.fold import fold
-from services.detector.state import State, Story, dump, items_of, load, values_of
+from services.detector.state import PerStory, State, Story, dump, items_of, load, values_of
 from services.detector.store import Texts
 from services.detector.stream import Partition, snapshot_pause_s
 from tests.builders import a_disruption, a_policy, a_rule, an_entry
