@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import math
 from datetime import UTC, datetime, timedelta
@@ -34,6 +35,13 @@ _EN = {
 APART: Final = {
     "publisher": {"INTERLOCK_CARRIES": "offers"}, "publisher-2": {"INTERLOCK_CARRIES": "updates"},
 }  # fmt: skip
+
+
+def acknowledged() -> asyncio.Future[None]:
+    """Return the future of a record that Kafka has acknowledged."""
+    future = asyncio.get_running_loop().create_future()
+    future.set_result(None)
+    return future
 
 
 def a_disruption(**values: Any) -> Disruption:

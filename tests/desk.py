@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -17,7 +18,7 @@ from services.publisher.job import Job
 from services.publisher.paces import Paces
 from services.publisher.store import Store
 from services.publisher.takeback import TakeBack
-from tests.builders import AT, a_hold, a_post
+from tests.builders import AT, a_hold, a_post, acknowledged
 
 
 @dataclass
@@ -53,8 +54,9 @@ class Desk:
     said: list[Outcome] = field(default_factory=list)
     clock: Clock = field(default_factory=Clock)
 
-    async def emit(self, outcome: Outcome, _: str) -> None:
+    async def emit(self, outcome: Outcome, _: str) -> asyncio.Future[None]:
         self.said.append(outcome)
+        return acknowledged()
 
     def delivery(self) -> Delivery:
         channels = {self.account: self.channel}
@@ -75,5 +77,5 @@ class Desk:
         return a_post(kind=kind, **(known | values))
 
     async def send(self, post: Post) -> Outcome:
-        await self.delivery().settle(Job(post, 1, lambda: None))
+        await self.delivery().settle(Job(post, 1, lambda _: None))
         return self.said[-1]

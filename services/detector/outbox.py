@@ -88,7 +88,9 @@ class Outbox:
 
     async def emit(self, output: Record, event_id: str, *, traceparent: str = "") -> None:
         """Hand an output to the producer, in order; that it is acknowledged is seen to here."""
-        future = await self._hand_over(output, event_id, traceparent=traceparent)
+        self._see_to(await self._hand_over(output, event_id, traceparent=traceparent))
+
+    def _see_to(self, future: asyncio.Future[RecordMetadata]) -> None:
         self._outputs.add(future)
         future.add_done_callback(self._on_output_done)
 
@@ -105,18 +107,19 @@ class Outbox:
         await (await self._hand_over(echo, event_id))
 
     async def dead_letter(self, record: kafka.Record, why: envelope.Unreadable) -> None:
-        """Keep the bytes of a record that could not be read, with the error in its headers."""
+        """Keep the bytes of a record that could not be read, with the error in its headers; seen to as an output is."""
         headers = {name: text.decode(errors="replace") for name, text in record.headers}
         headers["interlock_error"] = why.error[:ERROR_HEADER_CHARS]
         headers["interlock_origin"] = f"{record.topic}/{record.partition}/{record.offset}"
-        future = await kafka.emit(
-            self._broker,
-            dead_letters_of(DISRUPTIONS),
-            record.value or b"",
-            headers=headers,
-            partition=record.partition,
+        self._see_to(
+            await kafka.emit(
+                self._broker,
+                dead_letters_of(DISRUPTIONS),
+                record.value or b"",
+                headers=headers,
+                partition=record.partition,
+            )
         )
-        await future
         log.warning("unreadable", partition=record.partition, offset=record.offset, why=why.error)
 
     def _on_output_done(self, future: asyncio.Future[RecordMetadata]) -> None:

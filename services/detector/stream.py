@@ -225,7 +225,6 @@ class Stream:
         ours.state = step.state
         for number, output in enumerate(step.outputs):
             await self.outbox.emit(output, f"lost-{partition}-{ours.offset}-{number}")
-        await self.outbox.settled()
 
     async def on_revoked(self, partitions: Collection[int]) -> None:
         async with self._one_at_a_time:
@@ -286,9 +285,16 @@ class Stream:
             if written.get(name, -DEADLINE_AGAIN_S) + DEADLINE_AGAIN_S > now_s:
                 continue
             written[name] = now_s
-            await self.write(deadline, event_id=event_id, source=SOURCE, partition=partition)
+            on_its_way = await self._append(
+                deadline, event_id=event_id, source=SOURCE, partition=partition
+            )
+            on_its_way.add_done_callback(self._on_written)
         recent = now_s - 2 * DEADLINE_AGAIN_S
         self._deadlines_written = {k: v for k, v in written.items() if v > recent}
+
+    def _on_written(self, future: asyncio.Future[RecordMetadata]) -> None:
+        if not future.cancelled() and future.exception() is not None:
+            self.crash("a deadline could not be written", future.exception())
 
     async def write(
         self,
@@ -300,13 +306,27 @@ class Stream:
         partition: int | None = None,
     ) -> RecordMetadata:
         """Append a record to the log; the answer comes when the brokers acknowledged it."""
+        on_its_way = await self._append(
+            record, event_id=event_id, source=source, traceparent=traceparent, partition=partition
+        )
+        return await on_its_way
+
+    async def _append(
+        self,
+        record: Record,
+        *,
+        event_id: str,
+        source: str,
+        traceparent: str = "",
+        partition: int | None = None,
+    ) -> asyncio.Future[RecordMetadata]:
         at = self.clock.now()
         headers = envelope.write_headers(
             record, event_id=event_id, source=source, traceparent=traceparent, at=at
         )
         value = envelope.write_value(record)
         signed = self.signing.headers_of(record, value, event_id=event_id, source=source, at=at)
-        future = await kafka.emit(
+        return await kafka.emit(
             self.broker,
             DISRUPTIONS.name,
             value,
@@ -314,7 +334,6 @@ class Stream:
             key=key_of(record),
             partition=partition,
         )
-        return await future
 
     def owns(self, network: str) -> bool:
         """Say whether the partition of a network is in our hands, by Kafka's own partitioner."""

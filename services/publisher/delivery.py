@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final, Protocol, assert_never
 
@@ -20,7 +20,7 @@ import structlog
 from sqlalchemy.exc import DataError, SQLAlchemyError
 
 from schemas.holds import OpenHolds
-from schemas.posts import Outcome, Post, Result
+from schemas.posts import Post, Result
 from services.kit.telemetry import Clock
 from services.publisher.backoff import backoff_s
 from services.publisher.channels import (
@@ -43,6 +43,7 @@ from services.publisher.job import Job
 from services.publisher.ledger import (
     refusal,
 )
+from services.publisher.outbox import Emit
 from services.publisher.paces import Paces
 from services.publisher.proof import PART
 from services.publisher.rates import Told
@@ -77,11 +78,11 @@ class Delivery:
         take_back: TakeBack,
         *,
         clock: Clock,
-        emit: Callable[[Outcome, str], Awaitable[None]],
+        emit: Emit,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.store, self.channels, self.gate, self.paces = store, channels, gate, paces
-        self.take_back, self.clock, self.emit, self.chance = take_back, clock, emit, chance
+        self.take_back, self.clock, self.chance = take_back, clock, chance
         self.ends = Ends(store, gate, take_back, clock=clock, emit=emit)
         self.doubts = Doubts(channels, self.ends, clock=clock, rest=self._wait)
         self.late: dict[str, str] = {}  # Updates that do not get through, and why.
@@ -102,7 +103,7 @@ class Delivery:
                 await self._wait(job)
             else:
                 if is_over and not job.again_s:
-                    job.settled()
+                    job.ends()
                 break
         self.late.pop(job.post.post_id, None)
         job.rests()
@@ -191,7 +192,7 @@ class Delivery:
         """Look into the ledger; an intent that somebody left becomes ours, and may have been sent."""
         entry = await self.store.find(job.post.post_id)
         if entry is not None and job.is_settled_by(entry):
-            await self.emit(job.told_by(entry), job.traceparent)  # The answer was lost.
+            await self.ends.tell(job, job.told_by(entry))  # The answer was lost.
             await self.ends.under_hold(job.post)  # Whoever sent it may have ended before.
             return True
         if entry is not None and job.is_behind(entry):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
 from dataclasses import replace
 from datetime import datetime
-from typing import Final, Protocol
+from functools import partial
+from typing import Any, Final, Protocol
 
 import structlog
 
@@ -16,6 +17,7 @@ from services.publisher.channels import Publication
 from services.publisher.gate import Cleared
 from services.publisher.job import SAID, Job
 from services.publisher.ledger import Attempt, State
+from services.publisher.outbox import Emit
 from services.publisher.proof import LOST, PART
 from services.publisher.store import Sent, Store
 from services.publisher.takeback import TakeBack, is_within
@@ -41,7 +43,7 @@ class Ends:
         take_back: TakeBack,
         *,
         clock: Clock,
-        emit: Callable[[Outcome, str], Awaitable[None]],
+        emit: Emit,
     ) -> None:
         self.store, self.gate, self.take_back = store, gate, take_back
         self.clock, self.emit = clock, emit
@@ -135,10 +137,21 @@ class Ends:
         at: datetime | None = None,
         fence: int | None = None,
     ) -> None:
-        """Say what became of a post."""
+        """Say what became of a post; the next one need not wait until Kafka has acknowledged it."""
         made = publication or Publication("")
         outcome = job.outcome(
             result, at=at or self.clock.now(), reason=reason, hold_id=hold_id, fence=fence,
             publication=made.id or None, url=made.url,
         )  # fmt: skip
-        await self.emit(outcome, job.traceparent)
+        await self.tell(job, outcome)
+
+    async def tell(self, job: Job, outcome: Outcome) -> None:
+        """Hand an outcome to Kafka; the job is not settled before it is acknowledged."""
+        job.unsaid += 1
+        on_its_way = await self.emit(outcome, job.traceparent)
+        on_its_way.add_done_callback(partial(_on_told, job))
+
+
+def _on_told(job: Job, told: asyncio.Future[Any]) -> None:
+    if not told.cancelled() and told.exception() is None:  # Else the process ends.
+        job.said()

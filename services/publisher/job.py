@@ -23,19 +23,21 @@ SAID: Final[dict[State, Result]] = {
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One post to be settled. `dropped` when it is another publisher's by now, or soon: nothing new begins.
+    """One post to be settled: what became of it is in the ledger, and Kafka has acknowledged that it was said.
 
-    `under_way`: from the ask for its intent to what became of the send; a send that has begun comes to its end.
+    `dropped` when it is another publisher's by now, or soon: nothing new begins. `under_way`: from the ask for its
+    intent until it is settled; a send that has begun comes to its end.
     """
 
     post: Post
     attempt: int
-    settled: Callable[[], None]
+    settled: Callable[[Job], None]
     traceparent: str = ""
     dropped: bool = False
     under_way: bool = False
     on_rest: Callable[[], None] = lambda: None  # Somebody waits for the end of what is under way.
-    partition: int = 0
+    unsaid: int = 0  # Outcomes on their way to Kafka.
+    is_over: bool = False
     # What this run knows of the post's sends:
     recorded: bool = False
     has_turn: bool = False
@@ -58,9 +60,22 @@ class Job:
 
     def rests(self) -> None:
         """Say that nothing is under way (any more)."""
-        if self.under_way:
+        if self.under_way and not self.unsaid:
             self.under_way = False
             self.on_rest()
+
+    def said(self) -> None:
+        """Count one of the outcomes as acknowledged."""
+        self.unsaid -= 1
+        if self.is_over:
+            self.ends()
+
+    def ends(self) -> None:
+        """Be over; and settled, when all that was said of it has been acknowledged."""
+        self.is_over = True
+        if not self.unsaid:
+            self.settled(self)
+            self.rests()
 
     def is_mine(self, entry: Entry, publisher: str) -> bool:
         """Say whether an intent is one that this job asked for: the database's answer was lost."""

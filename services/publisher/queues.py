@@ -85,21 +85,21 @@ class Queues:
         if partition not in self._ours or self._is_ending:
             return
         self._offsets.begin(partition, offset)
+        if not posts:
+            self._offsets.settle(partition, offset)
         left = len(posts)
 
-        def settled() -> None:
+        def settled(job: Job) -> None:
             nonlocal left
             left -= 1
-            if left <= 0:
+            self._jobs.get(partition, set()).discard(job)
+            if not left:
                 self._offsets.settle(partition, offset)
 
-        if not posts:
-            settled()
         for post in posts:
             # An offer that a network does not take keeps no other waiting; an incident's updates keep their order.
             job = Job(post, attempt, settled, traceparent, steps_aside=post.kind == "offer")
             self._jobs.setdefault(partition, set()).add(job)
-            job.partition = partition
             name = self.name_of(post)
             self._queue(name).put_nowait(job)
             self._rest(name, partition)
@@ -127,8 +127,6 @@ class Queues:
                 await self.settle(job)
                 if job.again_s and not job.dropped:
                     asyncio.get_running_loop().call_later(job.again_s, self._come_back, name, job)
-                else:
-                    self._jobs.get(job.partition, set()).discard(job)
                 self._resume(name)
         except asyncio.CancelledError:
             raise

@@ -34,7 +34,6 @@ from schemas.topics import (
     HOLDS,
     INCIDENTS,
     UPDATES,
-    Topic,
 )
 from services.kit import broker as kafka
 from services.kit.cluster import Cluster
@@ -87,7 +86,7 @@ class Stream:
         self.on_change: Callable[[], None] = lambda: None
         self._tasks: set[asyncio.Task[None]] = set()
         self._saying: set[str] = set()
-        self.outbox = Outbox(broker, clock=clock, registry=registry)
+        self.outbox = Outbox(broker, clock=clock, registry=registry, crash=crash)
         self.gate = Gatekeeper(
             self.outbox, self.counted, publisher=publisher, lease_s=lease_s,
             on_opened=self._on_opened,
@@ -127,7 +126,7 @@ class Stream:
 
     async def _say(self, post: Post) -> None:
         try:
-            await self.delivery.settle(Job(post, 1, lambda: None))
+            await self.delivery.settle(Job(post, 1, lambda _: None))
         finally:
             self._saying.discard(post.post_id)
 
@@ -208,7 +207,7 @@ class Stream:
 
     async def on_due(self, records: Sequence[kafka.Record]) -> None:
         for record in records:
-            found = await self._read(DUE, record, *DUE.records)
+            found = await self._read(self.due, record, *DUE.records)
             if found is None:
                 continue
             if isinstance(found.record, RetractPost):
@@ -220,19 +219,20 @@ class Stream:
 
     async def on_updates(self, records: Sequence[kafka.Record]) -> None:
         for record in records:
-            found = await self._read(UPDATES, record, StatusUpdate)
+            found = await self._read(self.updates, record, StatusUpdate)
             if found is not None:
                 assert isinstance(found.record, StatusUpdate)
                 posts = posts_of(found.record, self.accounts)
                 self.updates.take(record, posts, attempt=1, traceparent=found.traceparent)
 
     async def _read(
-        self, topic: Topic, record: kafka.Record, *models: type[Record]
+        self, queues: Queues, record: kafka.Record, *models: type[Record]
     ) -> envelope.Envelope | None:
         found = envelope.read(record.headers, record.value, allowed=models)
         if isinstance(found, envelope.Envelope):
             return found
-        await self.outbox.dead_letter(topic, record, found.error)
+        settled = queues.keep(record)
+        await self.outbox.dead_letter(queues.topic, record, found.error, settled)
         return None
 
     async def not_ready(self) -> dict[str, str]:

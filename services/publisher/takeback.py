@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import random
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -33,6 +33,7 @@ from services.publisher.channels import (
     as_documented,
 )
 from services.publisher.ledger import Entry, State
+from services.publisher.outbox import Emit
 from services.publisher.paces import Paces
 from services.publisher.store import Store
 
@@ -68,7 +69,7 @@ class TakeBack:
         paces: Paces,
         *,
         clock: Clock,
-        emit: Callable[[Outcome, str], Awaitable[None]],
+        emit: Emit,
         say: Callable[[Post], None] | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -146,7 +147,7 @@ class TakeBack:
             post_id=asked.post_id, kind="offer", account=asked.account, at=self.clock.now(),
             result="retraction_failed", reason="it is in the ledger no more; do it by hand",
         )  # fmt: skip
-        await self.emit(outcome, "")
+        await (await self.emit(outcome, ""))
 
     async def take_back_one(self, entry: Entry, hold_id: str | None) -> bool:
         """Delete one; say whether we did. Every publisher sees every hold: the first does it."""
@@ -249,7 +250,8 @@ class TakeBack:
             publication=entry.publication,
             url=entry.url,
         )
-        await self.emit(outcome, "")  # Before it is written: nobody would say it later.
+        said = await self.emit(outcome, "")
+        await said  # Before it is written: nobody would say it later.
         await self.store.record(entry.post_id, state, detail=detail)
         return state == "retracted"
 

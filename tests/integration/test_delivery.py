@@ -27,7 +27,7 @@ from services.publisher.job import Job
 from services.publisher.paces import Paces
 from services.publisher.store import SCHEMA, Store, Unsent
 from services.publisher.takeback import TakeBack
-from tests.builders import AT, a_hold, a_post, a_release
+from tests.builders import AT, a_hold, a_post, a_release, acknowledged
 from tests.fakes import FakeChannel
 
 pytestmark = pytest.mark.usefixtures("quick_retries")
@@ -63,10 +63,11 @@ class Desk:
         self.accounts = {"social-en"}
         self.settled = 0
 
-    async def _emit(self, outcome: Outcome, _: str) -> None:
+    async def _emit(self, outcome: Outcome, _: str) -> asyncio.Future[None]:
         self.said.append(outcome)
+        return acknowledged()
 
-    def _settle(self) -> None:
+    def _settle(self, _: Job) -> None:
         self.settled += 1
 
     def delivery(self) -> Delivery:
@@ -78,6 +79,7 @@ class Desk:
 
     async def send(self, post: Post, *, attempt: int = 1) -> str:
         await self.delivery().settle(Job(post, attempt, self._settle))
+        await asyncio.sleep(0.02)  # Then what was said is acknowledged.
         return self.said[-1].result
 
     async def state(self, post: Post) -> str | None:

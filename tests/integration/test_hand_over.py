@@ -20,7 +20,7 @@ from sqlalchemy import delete
 
 from ops.embedded.process import free_port
 from ops.embedded.system import System
-from schemas.posts import Post
+from schemas.posts import Outcome, Post
 from schemas.topics import DUE
 from services.kit import database
 from services.kit.telemetry import Clock
@@ -218,6 +218,33 @@ async def test_what_was_not_sent_and_is_left_is_sent_by_whoever_goes_on(
     other = Desk(Store(store.engine, publisher="other"), desk.account, channel)
     assert (await other.send(post)).result == "published"
     assert (channel.tries, len(channel.standing)) == (2, 1)
+
+
+async def test_a_record_is_committed_when_kafka_has_acknowledged_what_was_said_and_no_post_waits_for_it(
+    store: Store,
+) -> None:
+    """While one of three brokers was lost, an account's next update waited until another leader was elected."""
+    desk = a_desk(store, FakeChannel(Clock()))
+    on_their_way = dict[str, asyncio.Future[None]]()
+
+    async def emit(outcome: Outcome, _: str) -> asyncio.Future[None]:
+        on_their_way[outcome.post_id] = asyncio.get_running_loop().create_future()
+        return on_their_way[outcome.post_id]
+
+    desk.emit = emit  # type: ignore[method-assign]
+    hand, posts = InHand(desk), [desk.new_post("offer") for _ in range(2)]
+    await hand.take(*posts)
+    async with asyncio.timeout(30):
+        while len(on_their_way) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    on_their_way[posts[1].post_id].set_result(None)
+    over = asyncio.create_task(hand.queues._on_revoked([0]))
+    await asyncio.sleep(0.05)
+    assert (over.done(), hand.committed) == (False, 0), "handed over unsaid"
+    on_their_way[posts[0].post_id].set_result(None)
+    await over
+    assert hand.committed == 2
+    await hand.queues.stop()
 
 
 async def test_an_offer_that_a_network_does_not_take_keeps_no_other_waiting(store: Store) -> None:

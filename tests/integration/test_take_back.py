@@ -23,7 +23,7 @@ from services.publisher.paces import Paces
 from services.publisher.rates import Told
 from services.publisher.store import SCHEMA, Sent, Store
 from services.publisher.takeback import APOLOGY_LEFT_S, TakeBack
-from tests.builders import a_hold, a_post
+from tests.builders import a_hold, a_post, acknowledged
 from tests.fakes import FakeChannel
 from tests.journey import Journey, wait_for
 
@@ -60,10 +60,11 @@ class Desk:
             store, channels, accounts, self.paces, clock=Clock(), emit=self._emit, say=self._say
         )
 
-    async def _emit(self, outcome: Outcome, _: str) -> None:
+    async def _emit(self, outcome: Outcome, _: str) -> asyncio.Future[None]:
         if self.is_killed:
             raise OSError("killed")
         self.outcomes.append(outcome)
+        return acknowledged()
 
     def _say(self, post: Post) -> None:
         self.said.append(post)

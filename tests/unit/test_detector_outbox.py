@@ -17,6 +17,7 @@ from services.detector.outbox import Outbox
 from services.kit import broker as kafka
 from services.kit.telemetry import Clock
 from tests.builders import AT, an_incident
+from tests.unit.test_broker import a_record
 
 ECHO = FencePassed(publisher="p-1", number=1, partition=0)
 HOLD = HoldOpened(hold_id="h-1", network="northlink", matchers="{}", reason="test", opened_at=AT)
@@ -60,6 +61,18 @@ async def test_an_echo_waits_for_the_hold_before_it(monkeypatch: pytest.MonkeyPa
     await brokers.acknowledge(0)
     assert len(brokers.futures) == 3
     assert [b"hold_id" in value for value in brokers.values] == [True, True, False]
+
+
+async def test_a_dead_letter_keeps_nobody_waiting_but_an_echo(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    outbox, brokers = an_outbox(monkeypatch)
+    await outbox.dead_letter(a_record(0, 1), envelope.Unreadable(error="no JSON"))
+    outbox.echo(ECHO, "0-2-0")
+    await asyncio.sleep(0.02)
+    assert (len(brokers.futures), outbox.so_far().done()) == (1, False)
+    await brokers.acknowledge(0)
+    assert len(brokers.futures) == 2
 
 
 async def test_a_snapshot_waits_for_echoes_too(monkeypatch: pytest.MonkeyPatch) -> None:

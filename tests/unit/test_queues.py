@@ -74,7 +74,7 @@ async def test_an_update_that_does_not_get_through_stops_its_own_incident_and_no
         if job.post.post_id == "stuck-0":
             await stuck.wait()
         settled.append(job.post.post_id)
-        job.settled()
+        job.ends()
 
     queues.settle = settle
     await queues._on_assigned([0])
