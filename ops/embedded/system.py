@@ -58,6 +58,7 @@ class System:
         env: dict[str, str] | None = None,
         copies: dict[str, int] | None = None,
         brokers: int = 1,
+        broker_options: dict[str, str] | None = None,
         replicas: int = 3,
         nursery: Nursery | None = None,
     ) -> None:
@@ -65,6 +66,7 @@ class System:
         self.wanted_ports, self.extra_env = ports or {}, env or {}
         self.copies = copies or {}
         self.brokers = [f"kafka-{number + 1}" if number else "kafka" for number in range(brokers)]
+        self.broker_options = broker_options  # Kafka's own, over ours.
         self.replicas = replicas  # Of a Kafka that is not ours; ours has one on each broker.
         self.nursery = nursery  # Ours, if none is given.
         self.launch: dict[str, list[str]] = {}  # Other commands for services: tests break them.
@@ -162,6 +164,7 @@ class System:
             nodes,
             log=self.data / "logs" / f"{name}.log",
             progress=self.progress,
+            options=self.broker_options,
         )
 
     @property

@@ -16,7 +16,7 @@ from services.kit.telemetry import Clock
 from services.publisher.channels import Publication
 from services.publisher.gate import Cleared
 from services.publisher.job import SAID, Job
-from services.publisher.ledger import Attempt, State
+from services.publisher.ledger import Attempt, Entry, State
 from services.publisher.outbox import Emit
 from services.publisher.proof import LOST, PART
 from services.publisher.store import Sent, Store
@@ -86,11 +86,13 @@ class Ends:
             detail=made.detail[:DETAIL_CHARS],
             kind=job.post.kind,
         )
-        if not await self.store.record_sent(sent):
-            await self._doubt(job, sent)
-        await self.say(
-            job, "published", reason=made.detail, publication=made, at=at, fence=attempt.fence
-        )
+        theirs = None if await self.store.record_sent(sent) else await self._doubt(job, sent)
+        if theirs is not None:  # It may have been taken back by now.
+            await self.tell(job, job.told_by(theirs))
+        else:
+            await self.say(
+                job, "published", reason=made.detail, publication=made, at=at, fence=attempt.fence
+            )
         await self.under_hold(job.post)
 
     async def under_hold(self, post: Post) -> None:
@@ -100,23 +102,22 @@ class Ends:
         if hold is not None and entry is not None and is_within(entry, hold):
             await self.take_back.take_back_one(entry, hold.hold_id)
 
-    async def _doubt(self, job: Job, sent: Sent) -> None:
-        """Look why a send could not be written: another wrote it, or the database has forgotten its intent."""
+    async def _doubt(self, job: Job, sent: Sent) -> Entry | None:
+        """Look why a send could not be written: another wrote it (returned), or the database has forgotten its intent."""
         entry = await self.store.find(sent.post_id)
         if entry is not None and entry.state in SETTLED:
-            return
+            return entry
         state = entry.state if entry else None
         log.error(
             "the ledger has no intent of a post that was sent", post=sent.post_id, state=state
         )
-        if (
-            entry is None
-        ):  # A replica was promoted that lacks it: a take-back must find what is out.
+        if entry is None:  # A promoted replica lacks it: a take-back must find what is out.
             tried = sent.attempt
             await self.store.record_intent(
                 job.post, attempt=job.attempt, fence=tried.fence, at=tried.at
             )
             await self.store.record_sent(sent)
+        return None
 
     async def end(self, job: Job, state: State, detail: str) -> None:
         """Write down an end at which nothing more is tried."""

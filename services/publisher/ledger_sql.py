@@ -62,11 +62,15 @@ FROM unnest($1::text[], $2::timestamptz[], $3::timestamptz[], $4::bigint[], $5::
 WHERE ledger.post_id = new.post_id AND ledger.state IN ({_MAY_BE_SENT})
 RETURNING ledger.post_id
 """  # noqa: S608  # Constants.
+# A slow publisher whose post another has ended knows of less than stands there.
+_MAY_SAY_WHAT_IS_OUT = """new.publication IS NOT NULL AND (ledger.publication IS NULL
+    OR (ledger.state = 'intent' AND ledger.publisher = new.publisher))"""
 ATTEMPT = f"""
 UPDATE ledger
 SET attempts = CASE WHEN jsonb_array_length(attempts) >= 20 THEN attempts - 0
                     ELSE attempts END || {_TRY},
-    publication = COALESCE(new.publication, ledger.publication), url = COALESCE(new.url, ledger.url),
+    publication = CASE WHEN {_MAY_SAY_WHAT_IS_OUT} THEN new.publication ELSE ledger.publication END,
+    url = CASE WHEN {_MAY_SAY_WHAT_IS_OUT} THEN COALESCE(new.url, ledger.url) ELSE ledger.url END,
     changed_at = now()
 FROM (VALUES ($1::text, $2::timestamptz, $3::text, $4::text, $5::bigint, $6::timestamptz, $7::text, $8::text))
      AS new (post_id, at, publisher, answer, fence, fence_begun_at, publication, url)

@@ -234,7 +234,7 @@ class Store:
     ) -> None:
         """Keep what became of one try that was not the last, and what of the post is out by now.
 
-        The newest twenty tries are kept.
+        The newest twenty tries are kept. What another publisher wrote down of what is out stays as it is.
         """
         async with self.engine.begin() as connection:
             await connection.exec_driver_sql(

@@ -61,6 +61,12 @@ def a_sent(post: Post, *, at: datetime | None = None) -> Sent:
     return Sent(post_id=post.post_id, at=now, attempt=attempt, publication="p", url="http://x/p")
 
 
+def a_part(publisher: str) -> Attempt:
+    return Attempt(
+        at=datetime.now(UTC), publisher=publisher, answer="in part", fence=3, fence_begun_at=None
+    )
+
+
 def an_unsent(post: Post, *, attempt: int = 1, **values: Any) -> Unsent:
     return Unsent(post=post, attempt=attempt, at=datetime.now(UTC), why="held", **values)
 
@@ -130,6 +136,29 @@ async def test_a_send_is_written_once_and_with_what_proves_it(new_store: NewStor
     assert entry is not None
     assert (entry.publication, entry.url, entry.fence) == ("p", "http://x/p", 3)
     assert (entry.done_at, entry.begun_at, entry.fence_begun_at) == (sent.at,) * 3
+
+
+@pytest.mark.parametrize("adopted", [True, False])
+async def test_what_is_out_is_said_by_whoever_has_the_post(
+    new_store: NewStore, adopted: bool
+) -> None:
+    """Else the second part of a thread, sent by whoever went on, stood there behind its take-back."""
+    slow, other, post = new_store("slow"), new_store("other"), an_offer()
+    await intend(slow, post)
+    await slow.record_attempt(post.post_id, a_part("slow"), publication="1", url="http://x/1")
+    await slow.record_attempt(post.post_id, a_part("slow"), publication="1 2")
+    assert await other.adopt_intent(post.post_id, of="slow")
+    await other.record_attempt(post.post_id, a_part("other"), publication="1 2 3")
+    if not adopted:
+        assert await other.record_sent(a_sent(post))
+    before = await slow.find(post.post_id)
+    await slow.record_attempt(post.post_id, a_part("slow"), publication="1", url="http://x/1")
+    entry = await slow.find(post.post_id)
+    assert before is not None
+    assert entry is not None
+    assert (entry.publication, entry.url) == (before.publication, before.url)
+    assert entry.publication == ("1 2 3" if adopted else "p")
+    assert len(entry.attempts) == len(before.attempts) + 1, "what it tried is kept all the same"
 
 
 async def test_an_intent_is_withdrawn_by_whoever_has_it(new_store: NewStore) -> None:

@@ -27,8 +27,9 @@ from services.kit.telemetry import Clock
 from services.publisher import backoff, doubts
 from services.publisher.channels import NotSent, Publication, Refused, Unknown
 from services.publisher.clearance import Clearance
+from services.publisher.ledger import Attempt
 from services.publisher.queues import Queues
-from services.publisher.store import LEDGER, SCHEMA, Store
+from services.publisher.store import LEDGER, SCHEMA, Sent, Store
 from tests.builders import a_hold
 from tests.desk import Desk
 from tests.fakes import FakeChannel
@@ -159,6 +160,25 @@ async def test_what_another_could_not_know_is_known_when_the_answer_comes(
     await sending
     assert [said.result for said in one.said] == ["published", "retracted"]
     assert (channel.standing, await state_of(store, post)) == ({}, "retracted")
+
+
+async def test_of_what_another_has_sent_and_taken_back_meanwhile_nobody_says_that_it_is_published(
+    store: Store,
+) -> None:
+    channel = Slow()
+    slow, other = a_desk(store, channel), Store(store.engine, publisher="other")
+    post = slow.new_post("offer")
+    sending = asyncio.create_task(slow.send(post))
+    await channel.begun.wait()
+    tried = Attempt(at=Clock().now(), publisher="other", answer="published")
+    assert await other.record_sent(
+        Sent(post_id=post.post_id, at=Clock().now(), attempt=tried, publication="1", url=None)
+    )
+    for state in ("retracting", "retracted"):
+        assert await other.record(post.post_id, state)
+    channel.answers.set()
+    await sending
+    assert [said.result for said in slow.said] == ["retracted"]
 
 
 class InHand:

@@ -139,12 +139,11 @@ class MemoryStore(Store):
         async with self._take_turn():
             known = self.rows[post_id]
             tries = [*known.attempts, {"answer": attempt.answer}][-20:]
-            self._put(
-                replace(
-                    known, attempts=tries, url=url or known.url,
-                    publication=publication or known.publication,
-                )
-            )  # fmt: skip
+            known = replace(known, attempts=tries)
+            is_ours = known.state == "intent" and known.publisher == attempt.publisher
+            if publication is not None and (is_ours or known.publication is None):
+                known = replace(known, publication=publication, url=url or known.url)
+            self._put(known)
 
     async def record(self, post_id: str, state: State, **values: Any) -> bool:
         async with self._take_turn():
