@@ -23,7 +23,8 @@ from schemas.incidents import StatusUpdate
 from schemas.posts import Outcome, Post
 from schemas.topics import DISRUPTIONS, DUE, OUTCOMES, TOPICS, UPDATES, key_of
 from services.kit import broker as kafka
-from services.publisher.ledger import Capabilities
+from services.publisher.ledger import Capabilities, Entry
+from services.publisher.takeback import is_within
 from tests.builders import a_policy, a_rule
 from tests.simulation.clients import Broker
 from tests.simulation.database import Database, Server
@@ -229,7 +230,14 @@ class World:
         # Where one can look, or lives who was told, somebody knows; of a thread a part may stand alone.
         can_look = network.can.reads_back == "exact"
         is_known = (can_look or (told is not None and told.is_alive)) and not post.thread
-        return is_known or row.state in ("intent", "sent", "retracting")
+        may = is_known or row.state in ("intent", "sent", "retracting")
+        is_asked = not self.misfortune.cuts or row.done_at is None or self._is_asked_back(row)
+        return may and is_asked
+
+    def _is_asked_back(self, row: Entry) -> bool:
+        """Say whether a hold takes it back: of what was deleted unread nobody knows what it covered before."""
+        holds = (hold for stream in self.plant.publishers() for hold in stream.gate.holds)
+        return any(hold.covers(row.labels) and is_within(row, hold) for hold in holds)
 
     def _is_released(self) -> list[str]:
         return [
