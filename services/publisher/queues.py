@@ -25,7 +25,7 @@ from services.publisher.job import Job
 from services.publisher.offsets import Offsets
 
 COMMIT_EVERY_S: Final = 1.0
-QUEUE_JOBS: Final = 10_000  # In one queue: above it the partitions that feed it rest.
+QUEUE_JOBS: Final = 10_000  # Of one queue in hand: above it the partitions that feed it rest.
 BATCH_RECORDS: Final = 100  # Read in one go: the loop belongs to others as well.
 RESUME_JOBS: Final = 5_000
 HAND_OVER_S: Final = 1.0  # So long a group waits for sends: nearly all take less.
@@ -50,6 +50,9 @@ class Queues:
         self._ours: set[int] = set()
         self._is_ending = False
         self._jobs: dict[int, set[Job]] = {}
+        self._in_hand: defaultdict[str, set[Job]] = defaultdict(
+            set
+        )  # By queue, until they are settled.
         self._queues: dict[str, asyncio.Queue[Job]] = {}
         self._again: defaultdict[str, deque[Job]] = defaultdict(deque)  # Before those of its queue.
         self._tasks: list[asyncio.Task[None]] = []
@@ -92,15 +95,17 @@ class Queues:
         def settled(job: Job) -> None:
             nonlocal left
             left -= 1
-            self._jobs.get(partition, set()).discard(job)
             if not left:
                 self._offsets.settle(partition, offset)
+            self._jobs.get(partition, set()).discard(job)
+            self._let_go(self.name_of(job.post), {job})
 
         for post in posts:
             # An offer that a network does not take keeps no other waiting; an incident's updates keep their order.
             job = Job(post, attempt, settled, traceparent, steps_aside=post.kind == "offer")
             self._jobs.setdefault(partition, set()).add(job)
             name = self.name_of(post)
+            self._in_hand[name].add(job)
             self._queue(name).put_nowait(job)
             self._rest(name, partition)
 
@@ -127,7 +132,6 @@ class Queues:
                 await self.settle(job)
                 if job.again_s and not job.dropped:
                     asyncio.get_running_loop().call_later(job.again_s, self._come_back, name, job)
-                self._resume(name)
         except asyncio.CancelledError:
             raise
         except BaseException as error:
@@ -141,13 +145,15 @@ class Queues:
             self._again[name].append(job)
 
     def _rest(self, name: str, partition: int) -> None:
-        if self._queues[name].qsize() < QUEUE_JOBS:
+        if len(self._in_hand[name]) < QUEUE_JOBS:
             return
         self._resting.setdefault(name, set()).add(partition)
         self.subscription.consumer.pause(TopicPartition(self.topic.name, partition))
 
-    def _resume(self, name: str) -> None:
-        if not self._resting.get(name) or self._queues[name].qsize() > RESUME_JOBS:
+    def _let_go(self, name: str, jobs: set[Job]) -> None:
+        """Have these no longer in hand; what rests goes on where there is room again."""
+        self._in_hand[name] -= jobs
+        if not self._resting.get(name) or len(self._in_hand[name]) > RESUME_JOBS:
             return
         rested = self._resting.pop(name)
         still = set().union(*self._resting.values())
@@ -200,6 +206,8 @@ class Queues:
                     await rest.acquire()
         for job in jobs:
             await self.leave(job)
+        for name in list(self._in_hand):
+            self._let_go(name, set(jobs))
 
     async def end(self) -> None:
         """Take no more, and let what is under way come to its end; fences must still come."""

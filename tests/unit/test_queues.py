@@ -7,9 +7,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
 
 from schemas.posts import Post
-from schemas.topics import UPDATES
+from schemas.topics import DUE, UPDATES
 from services.publisher import stream
 from services.publisher.job import Job
 from services.publisher.queues import Queues
@@ -93,6 +94,55 @@ async def test_an_update_that_does_not_get_through_stops_its_own_incident_and_no
             await asyncio.sleep(0.02)
     assert settled.index("stuck-0") < settled.index("stuck-1")
     await queues.stop()
+
+
+async def test_what_stepped_aside_is_in_hand_and_lets_no_more_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The queue looked empty, and a network that took nothing filled the memory with what it was to be asked again."""
+    monkeypatch.setattr("services.publisher.queues.QUEUE_JOBS", 3)
+    monkeypatch.setattr("services.publisher.queues.RESUME_JOBS", 1)
+    queues, consumer = Queues(DUE, group="g", crash=lambda *_: None), _Resting()
+    queues.subscription = SimpleNamespace(consumer=consumer)  # type: ignore[assignment]
+    aside = list[Job]()
+
+    async def settle(job: Job) -> None:
+        job.again_s = 60
+        aside.append(job)
+
+    queues.settle = settle
+    await queues._on_assigned([0])
+    for offset in range(3):
+        assert not consumer.resting
+        queues.take(a_record(0, offset), [an_update(offset, "one")], attempt=1, traceparent="")
+        async with asyncio.timeout(10):
+            while len(aside) <= offset:  # noqa: ASYNC110  # A task of the queues'.
+                await asyncio.sleep(0.02)
+    assert consumer.resting == {0}
+    aside[0].ends()
+    assert consumer.resting == {0}
+    aside[1].ends()
+    assert not consumer.resting
+    await queues.stop()
+
+
+class _Resting:
+    """A consumer of partition 0 that only rests and goes on."""
+
+    def __init__(self) -> None:
+        self.resting = set[int]()
+
+    def pause(self, *partitions: TopicPartition) -> None:
+        self.resting |= {one.partition for one in partitions}
+
+    def resume(self, *partitions: TopicPartition) -> None:
+        self.resting -= {one.partition for one in partitions}
+
+    def assignment(self) -> set[TopicPartition]:
+        return {TopicPartition(DUE.name, 0)}
+
+    async def commit(self, _: Any) -> None:
+        return
 
 
 class _Nothing:
