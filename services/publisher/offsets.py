@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 
 class Offsets:
     """Records in hand, per partition. A record is begun once and settled once, in any order."""
@@ -18,9 +21,13 @@ class Offsets:
     def settle(self, partition: int, offset: int) -> None:
         self._open.get(partition, set()).discard(offset)
 
-    def committable(self) -> dict[int, int]:
-        """Return, by partition, the offset to commit where it has moved since the last commit."""
+    def committable(self, floor: Callable[[int], float] = lambda _: math.inf) -> dict[int, int]:
+        """Return, by partition, the offset to commit where it has moved since the last commit.
+
+        Of each partition nothing is committed from its floor on.
+        """
         found = {p: min(self._open[p], default=end) for p, end in self._next.items()}
+        found = {p: int(min(offset, floor(p))) for p, offset in found.items()}
         return {p: offset for p, offset in found.items() if self._committed.get(p) != offset}
 
     def committed(self, offsets: dict[int, int]) -> None:

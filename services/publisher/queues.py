@@ -1,6 +1,7 @@
 """Posts in hand: a queue for each channel account, or several, as many tasks as it can bear, and commits.
 
-A queue with ten thousand posts in hand makes the partitions that feed it rest; the others go on.
+Where an account's queue has ten thousand offers in hand, more of them are passed over until there is room (`passed.py`); where
+one of updates has, the partitions that feed it rest.
 A record is committed when all its posts are settled, so that a publisher that dies loses none. One that ends, or
 hands partitions to another, lets what it has begun to send come to its end: nobody else could know what became of it.
 """
@@ -23,6 +24,7 @@ from schemas.topics import Topic
 from services.kit import broker as kafka
 from services.publisher.job import Job
 from services.publisher.offsets import Offsets
+from services.publisher.passed import Passed
 
 COMMIT_EVERY_S: Final = 1.0
 QUEUE_JOBS: Final = 10_000  # Of one queue in hand: above it the partitions that feed it rest.
@@ -45,6 +47,7 @@ class Queues:
         self.leave: Callable[[Job], Awaitable[None]]
         self.name_of: Callable[[Post], str] = lambda post: post.account  # Of a post's queue.
         self.parallel: Callable[[str], int] = lambda _: 1
+        self.passes_over = False  # A record makes one post, and its key is the queue's name.
         self.assigned_once = False
         self._offsets = Offsets()
         self._ours: set[int] = set()
@@ -56,6 +59,7 @@ class Queues:
         self._queues: dict[str, asyncio.Queue[Job]] = {}
         self._again: defaultdict[str, deque[Job]] = defaultdict(deque)  # Before those of its queue.
         self._tasks: list[asyncio.Task[None]] = []
+        self._passed: defaultdict[int, Passed] = defaultdict(Passed)
         self._resting: dict[str, set[int]] = {}  # A queue's name to paused partitions.
 
     def read(
@@ -87,6 +91,8 @@ class Queues:
         partition, offset = record.partition, record.offset
         if partition not in self._ours or self._is_ending:
             return
+        if self.passes_over and not self._admits(record, self.name_of(posts[0])):
+            return
         self._offsets.begin(partition, offset)
         if not posts:
             self._offsets.settle(partition, offset)
@@ -108,6 +114,45 @@ class Queues:
             self._in_hand[name].add(job)
             self._queue(name).put_nowait(job)
             self._rest(name, partition)
+
+    def _admits(self, record: kafka.Record, name: str) -> bool:
+        passed = self._passed[record.partition]
+        if (record.key or b"").decode(
+            errors="replace"
+        ) != name:  # By its key it would not be found again.
+            return passed.is_new(record.offset)
+        return passed.admits(name, record.offset, has_room=len(self._in_hand[name]) < QUEUE_JOBS)
+
+    def is_new(self, record: kafka.Record) -> bool:
+        """Say whether a record comes for the first time, and not again for what was passed over."""
+        return self._passed[record.partition].is_new(record.offset)
+
+    def wants(self, record: kafka.Record) -> bool:
+        """Say whether a record has to be looked at."""
+        name = (record.key or b"").decode(errors="replace")
+        return self.is_new(record) or name in self._passed[record.partition].floors
+
+    def went_by(self, record: kafka.Record) -> None:
+        """Note that a record was looked at, whatever it was; where a reading ends early, go on where we were."""
+        go_on = self._passed[record.partition].went_by(record.offset)
+        if go_on is not None:
+            self._seek(record.partition, go_on)
+
+    def _seek(self, partition: int, offset: int) -> None:
+        tp = TopicPartition(self.topic.name, partition)
+        if tp in self.subscription.consumer.assignment():
+            self.subscription.consumer.seek(tp, offset)
+
+    def read_again(self) -> None:
+        """Read once more what was passed over, where there is room; between two batches, for a place is changed."""
+        if not self._ours or self.subscription.in_hand:
+            return
+        for partition in self._ours:
+            begin = self._passed[partition].begin_again(
+                lambda name: len(self._in_hand[name]) <= RESUME_JOBS
+            )
+            if begin is not None:
+                self._seek(partition, begin)
 
     def keep(self, record: kafka.Record) -> Callable[[], None]:
         """Keep a record that makes no post until the function that is returned is called."""
@@ -145,7 +190,7 @@ class Queues:
             self._again[name].append(job)
 
     def _rest(self, name: str, partition: int) -> None:
-        if len(self._in_hand[name]) < QUEUE_JOBS:
+        if self.passes_over or len(self._in_hand[name]) < QUEUE_JOBS:
             return
         self._resting.setdefault(name, set()).add(partition)
         self.subscription.consumer.pause(TopicPartition(self.topic.name, partition))
@@ -162,13 +207,14 @@ class Queues:
         consumer.resume(*(back & consumer.assignment()))
 
     async def keep_commits(self) -> None:
-        """Commit what is settled, every second, for ever."""
+        """Commit what is settled, and look for room for what was passed over, every second, for ever."""
         while True:
             await asyncio.sleep(COMMIT_EVERY_S)
             await self._commit()
+            self.read_again()
 
     async def _commit(self) -> None:
-        offsets = self._offsets.committable()
+        offsets = self._offsets.committable(lambda partition: self._passed[partition].floor)
         if not offsets:
             return
         try:
@@ -190,6 +236,7 @@ class Queues:
         await self._commit()
         for partition in partitions:
             self._offsets.forget(partition)
+            self._passed.pop(partition, None)
             for rested in self._resting.values():
                 rested.discard(partition)
 

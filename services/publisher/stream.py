@@ -98,6 +98,7 @@ class Stream:
             broker, INCIDENTS.name, self.on_incidents, view=True, crash=crash
         )
         self.due = Queues(DUE, group=GROUP_DUE, crash=crash)
+        self.due.passes_over = True
         self.updates = Queues(UPDATES, group=GROUP_UPDATES, crash=crash)
         both = {"offers": (self.due, self.on_due), "updates": (self.updates, self.on_updates)}
         self.carried = [queues for kind, (queues, _) in both.items() if carries in (kind, "all")]
@@ -207,15 +208,20 @@ class Stream:
 
     async def on_due(self, records: Sequence[kafka.Record]) -> None:
         for record in records:
-            found = await self._read(self.due, record, *DUE.records)
-            if found is None:
-                continue
-            if isinstance(found.record, RetractPost):
-                self._spawn(self._ask_back(found.record, self.due.keep(record)))
-                continue
-            assert isinstance(found.record, DuePost)
+            if self.due.wants(record):
+                await self._on_due(record)
+            self.due.went_by(record)
+
+    async def _on_due(self, record: kafka.Record) -> None:
+        found = await self._read(self.due, record, *DUE.records)
+        if found is None:
+            return
+        if isinstance(found.record, DuePost):
             due = found.record
             self.due.take(record, [due.post], attempt=due.attempt, traceparent=found.traceparent)
+        elif self.due.is_new(record):
+            assert isinstance(found.record, RetractPost)
+            self._spawn(self._ask_back(found.record, self.due.keep(record)))
 
     async def on_updates(self, records: Sequence[kafka.Record]) -> None:
         for record in records:
@@ -231,8 +237,9 @@ class Stream:
         found = envelope.read(record.headers, record.value, allowed=models)
         if isinstance(found, envelope.Envelope):
             return found
-        settled = queues.keep(record)
-        await self.outbox.dead_letter(queues.topic, record, found.error, settled)
+        if queues.is_new(record):
+            settled = queues.keep(record)
+            await self.outbox.dead_letter(queues.topic, record, found.error, settled)
         return None
 
     async def not_ready(self) -> dict[str, str]:

@@ -19,6 +19,7 @@ from services.detector.stream import Stream as DetectorStream
 from services.kit import broker as kafka
 from services.kit.cluster import Cluster
 from services.publisher import partitions as publisher_partitions
+from services.publisher import queues as publisher_queues
 from services.publisher.accounts import WebhookAccount
 from services.publisher.brokers_clock import BrokersClock
 from services.publisher.delivery import Delivery
@@ -45,6 +46,7 @@ SNAPSHOT_EVERY_S: Final = 0.5  # Often, so that a schedule sees what follows.
 NAMES: Final = ("detector-1", "detector-2", "publisher-1", "publisher-2")
 SCHEDULERS: Final = ("scheduler-1", "scheduler-2")
 APART: Final[dict[str, Carries]] = {"publisher-1": "offers", "publisher-2": "updates"}
+QUEUE_JOBS: Final = 2  # Where it is crowded, so that offers are passed over.
 APART_EVERY: Final = 5  # In each fifth evening offers and updates have a publisher each.
 STALE_S: Final = 3.0  # Shorter than in life, as well.
 BEGUN_S: Final = 0.01
@@ -203,8 +205,8 @@ def _is_allowed(error: Exception) -> bool:
 
 
 @contextmanager
-def in_place(log: Log) -> Iterator[None]:
-    """Let the two places that make clients of their own make ours."""
+def in_place(log: Log, *, is_crowded: bool) -> Iterator[None]:
+    """Let the two places that make clients of their own make ours, and be short and small what is long and large."""
 
     def consumer(**_: Any) -> SnapshotConsumer:
         process = PROCESS.get()
@@ -218,5 +220,8 @@ def in_place(log: Log) -> Iterator[None]:
         patch.setattr(detector_stream, "SNAPSHOT_EVERY_S", SNAPSHOT_EVERY_S)
         patch.setattr(scheduler_store, "CLAIM_STALE_S", STALE_S)
         patch.setattr(scheduler_stream, "TICK_S", TICK_S)
+        if is_crowded:
+            patch.setattr(publisher_queues, "QUEUE_JOBS", QUEUE_JOBS)
+            patch.setattr(publisher_queues, "RESUME_JOBS", 1)
         patch.setattr(scheduler_desk, "new_id", lambda: f"offer-{next(numbers)}")
         yield

@@ -39,6 +39,7 @@ FAULTS_S: Final = 6.0
 SETTLE_S: Final = 120.0  # Made-up time: a rebalance, a void fence, retries.
 LOOK_S: Final = 0.25
 TAKE_BACK_S: Final = 120
+CROWDED_EVERY: Final = 3  # In so many schedules queues are full with two posts in hand.
 
 
 class World:
@@ -261,7 +262,7 @@ class World:
     def run(self) -> World:
         """Play it on a loop of its own, in which real modules find our Kafka."""
         asyncio.set_event_loop(None)
-        with in_place(self.log):
+        with in_place(self.log, is_crowded=self.seed % CROWDED_EVERY == 0):
             main = self.loop.create_task(self.play())
             main.add_done_callback(lambda _: self.loop.stop())
             try:
