@@ -33,8 +33,8 @@ class Passed:
                 return True
             self.floors.setdefault(name, offset)
             return False
-        if offset < self.floors.get(name, math.inf):
-            return False  # It was taken when it came first.
+        if not self.reads_again or offset < self.floors.get(name, math.inf):
+            return False  # The rest of a batch whose reading has ended; or it was taken when it came first.
         if name in self._full or not has_room:
             self._full.add(name)
             return False

@@ -127,6 +127,11 @@ MUTANTS: dict[str, Mutant] = {
         "a group commits what is not settled",
         (("services.publisher.offsets", "min(self._open[p], default=end)", "end"),),
     ),
+    "passed_commit": Mutant(
+        "a group commits beyond the offers that were passed over",
+        (("services.publisher.queues", "committable(lambda partition: self._passed[partition].floor)",
+          "committable()"),),
+    ),
     "fresh_keys": Mutant(
         "every try has a key of its own",
         ((_DELIVERY, "await channel.publish(clearance, key=key)",

@@ -54,7 +54,7 @@ class World:
         self.story: list[str] = []
         self.loop.tell = self.say
         counts = {topic.name: topic.partitions for topic in TOPICS} | {
-            DUE.name: 4,
+            DUE.name: 2,  # Both accounts are on the same one.
             OUTCOMES.name: 4,
         }
         self.log = Log(self.loop, self.chance, counts)

@@ -59,29 +59,55 @@ def look(passed: Passed, name: str, offset: int, *, has_room: bool) -> bool:
     return taken
 
 
+class Reading:
+    """A partition that is read at random, into queues that are emptied at random."""
+
+    def __init__(self, seed: int) -> None:
+        self.luck, self.passed = random.Random(seed), Passed()
+        weights = [self.luck.random() + 0.05 for _ in NAMES]
+        self.log = self.luck.choices(NAMES, weights=weights, k=80)
+        self.in_hand, self.taken, self.position = Counter[str](), list[int](), 0
+
+    def step(self) -> None:
+        """Read a record, empty a queue a little, or look for room."""
+        if self.position < len(self.log) and self.luck.random() < 0.7:
+            self._read()
+        elif self.luck.random() < 0.5:
+            name = self.luck.choice(NAMES)
+            self.in_hand[name] -= self.in_hand[name] > 0
+        elif (begin := self.passed.begin_again(lambda name: self.in_hand[name] < ROOM)) is not None:
+            self.position = begin
+
+    def _read(self) -> None:
+        position, name = self.position, self.log[self.position]
+        if self.passed.admits(name, position, has_room=self.in_hand[name] < ROOM):
+            self.taken.append(position)
+            self.in_hand[name] += 1
+        go_on = self.passed.went_by(position)
+        if go_on is not None:
+            self._read_rest_of_batch(go_on)
+        self.position = position + 1 if go_on is None else go_on
+
+    def _read_rest_of_batch(self, go_on: int) -> None:
+        """Look at what was fetched with the record at which a reading ended: it comes all the same."""
+        for offset in range(self.position + 1, self.luck.randint(self.position + 1, go_on)):
+            is_free = self.luck.random() < 0.5
+            assert not self.passed.admits(self.log[offset], offset, has_room=is_free)
+            assert self.passed.went_by(offset) is None
+
+
 @pytest.mark.parametrize("seed", range(300))
 def test_each_is_taken_once_in_its_order_and_nothing_is_committed_beyond_one_that_was_not(
     seed: int,
 ) -> None:
-    luck, passed = random.Random(seed), Passed()
-    log = luck.choices(NAMES, weights=[luck.random() + 0.05 for _ in NAMES], k=80)
-    in_hand, taken, position = Counter[str](), list[int](), 0
+    reading = Reading(seed)
+    log, taken = reading.log, reading.taken
     for _ in range(20_000):
+        reading.step()
+        left = set(range(reading.passed.seen)) - set(taken)
+        assert not left or reading.passed.floor <= min(left)
         if len(taken) == len(log):
             break
-        if position < len(log) and luck.random() < 0.7:
-            name = log[position]
-            if passed.admits(name, position, has_room=in_hand[name] < ROOM):
-                taken.append(position)
-                in_hand[name] += 1
-            go_on = passed.went_by(position)
-            position = position + 1 if go_on is None else go_on
-        elif luck.random() < 0.5 and (name := luck.choice(NAMES)) and in_hand[name]:
-            in_hand[name] -= 1
-        elif (begin := passed.begin_again(lambda name: in_hand[name] < ROOM)) is not None:
-            position = begin
-        left = set(range(passed.seen)) - set(taken)
-        assert not left or passed.floor <= min(left)
     assert sorted(taken) == list(range(len(log)))
     for name in NAMES:
         of_it = [offset for offset in taken if log[offset] == name]
