@@ -117,9 +117,7 @@ class Queues:
 
     def _admits(self, record: kafka.Record, name: str) -> bool:
         passed = self._passed[record.partition]
-        if (record.key or b"").decode(
-            errors="replace"
-        ) != name:  # By its key it would not be found again.
+        if _name_in(record) != name:  # By its key it would not be found again.
             return passed.is_new(record.offset)
         return passed.admits(name, record.offset, has_room=len(self._in_hand[name]) < QUEUE_JOBS)
 
@@ -129,11 +127,12 @@ class Queues:
 
     def wants(self, record: kafka.Record) -> bool:
         """Say whether a record has to be looked at."""
-        name = (record.key or b"").decode(errors="replace")
-        return self.is_new(record) or name in self._passed[record.partition].floors
+        return self.is_new(record) or _name_in(record) in self._passed[record.partition].floors
 
     def went_by(self, record: kafka.Record) -> None:
         """Note that a record was looked at, whatever it was; where a reading ends early, go on where we were."""
+        if record.partition not in self._ours or self._is_ending:
+            return  # It was not taken, whatever room there was.
         go_on = self._passed[record.partition].went_by(record.offset)
         if go_on is not None:
             self._seek(record.partition, go_on)
@@ -145,7 +144,7 @@ class Queues:
 
     def read_again(self) -> None:
         """Read once more what was passed over, where there is room; between two batches, for a place is changed."""
-        if not self._ours or self.subscription.in_hand:
+        if not self._ours or self._is_ending or self.subscription.in_hand:
             return
         for partition in self._ours:
             begin = self._passed[partition].begin_again(
@@ -228,6 +227,7 @@ class Queues:
 
     async def _on_assigned(self, partitions: Collection[int]) -> None:
         self.assigned_once, self._ours = True, set(partitions)
+        self._passed.clear()  # They are read from where they were committed.
         log.info("assigned", topic=self.topic.name, partitions=list(partitions))
 
     async def _on_revoked(self, partitions: Collection[int]) -> None:
@@ -267,3 +267,7 @@ class Queues:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._commit()
+
+
+def _name_in(record: kafka.Record) -> str:
+    return (record.key or b"").decode(errors="replace")

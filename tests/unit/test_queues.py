@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -126,11 +127,71 @@ async def test_what_stepped_aside_is_in_hand_and_lets_no_more_in(
     await queues.stop()
 
 
+class Passing:
+    """Queues of one account that take two offers in hand, and settle what they are told."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("services.publisher.queues.QUEUE_JOBS", 2)
+        self.consumer = _Resting()
+        self.queues, self.jobs = Queues(DUE, group="g", crash=lambda *_: None), list[Job]()
+        self.queues.passes_over, self.queues.settle = True, self._settle
+        self.queues.leave = self._settle
+        self.queues.subscription = SimpleNamespace(consumer=self.consumer, in_hand=False)  # type: ignore[assignment]
+
+    async def _settle(self, job: Job) -> None:
+        if job not in self.jobs:
+            self.jobs.append(job)
+
+    def look(self, offset: int) -> None:
+        record = replace(a_record(0, offset), key=b"social")
+        if self.queues.wants(record):
+            post = a_post(post_id=str(offset), account="social")
+            self.queues.take(record, [post], attempt=1, traceparent="")
+        self.queues.went_by(record)
+
+    async def taken(self) -> list[str]:
+        await asyncio.sleep(0.02)
+        return [job.post.post_id for job in self.jobs]
+
+
+async def test_what_came_by_when_a_partition_was_not_ours_is_new_when_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = Passing(monkeypatch)
+    await one.queues._on_assigned([0])
+    await one.queues._on_revoked([0])
+    one.look(0)
+    await one.queues._on_assigned([0])
+    one.look(0)
+    assert await one.taken() == ["0"]
+    await one.queues.stop()
+
+
+async def test_an_end_in_the_middle_of_a_second_reading_commits_nothing_that_was_passed_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("services.publisher.queues.RESUME_JOBS", 1)
+    one = Passing(monkeypatch)
+    await one.queues._on_assigned([0])
+    for offset in range(4):
+        one.look(offset)
+    assert await one.taken() == ["0", "1"]
+    for job in list(one.jobs):
+        job.ends()
+    one.queues.read_again()
+    await one.queues.end()
+    for offset in (2, 3):
+        one.look(offset)
+    await one.queues.stop()
+    assert one.consumer.committed == {TopicPartition(DUE.name, 0): 2}
+
+
 class _Resting:
     """A consumer of partition 0 that only rests and goes on."""
 
     def __init__(self) -> None:
         self.resting = set[int]()
+        self.committed: dict[TopicPartition, int] = {}
 
     def pause(self, *partitions: TopicPartition) -> None:
         self.resting |= {one.partition for one in partitions}
@@ -141,8 +202,11 @@ class _Resting:
     def assignment(self) -> set[TopicPartition]:
         return {TopicPartition(DUE.name, 0)}
 
-    async def commit(self, _: Any) -> None:
+    def seek(self, _: TopicPartition, __: int) -> None:
         return
+
+    async def commit(self, offsets: dict[TopicPartition, int]) -> None:
+        self.committed |= offsets
 
 
 class _Nothing:
