@@ -152,16 +152,22 @@ def subscribe(
 
 
 async def still_ours(consumer: Any, records: Sequence[Record]) -> list[Record]:
-    """Return the records that a consumer has indeed passed: a rebalance may have come since.
+    """Return the records that a consumer has indeed passed: a rebalance may have come since, or a seek.
 
-    What was sought back will come again, and what went to another member is its own.
+    What was sought back will come again, or has come in the same batch; what went to another member is its own.
     """
     assigned = {tp.partition: tp for tp in consumer.assignment()}
     passed = {
         partition: await consumer.position(assigned[partition])
         for partition in {record.partition for record in records} & assigned.keys()
     }
-    return [record for record in records if record.offset < passed.get(record.partition, 0)]
+    ours, next_ = list[Record](), dict[int, int]()
+    for record in reversed(records):
+        partition, offset = record.partition, record.offset
+        if offset < min(passed.get(partition, 0), next_.get(partition, offset + 1)):
+            ours.append(record)
+            next_[partition] = offset
+    return ours[::-1]
 
 
 class Subscription:

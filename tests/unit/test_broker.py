@@ -43,6 +43,13 @@ def a_record(partition: int, offset: int) -> Any:
     )  # fmt: skip
 
 
+async def test_what_a_seek_has_fetched_again_behind_it_is_handed_on_once_and_in_its_order() -> None:
+    """It was in a hand when its consumer was sent back: what was to be read again came behind it."""
+    records = [a_record(0, 9), a_record(0, 5), a_record(1, 2), a_record(0, 7), a_record(0, 9)]
+    found = await still_ours(Consumer({0: 10, 1: 3}), records)
+    assert [(r.partition, r.offset) for r in found] == [(0, 5), (1, 2), (0, 7), (0, 9)]
+
+
 @pytest.mark.parametrize(
     ("positions", "kept"),
     [

@@ -128,7 +128,7 @@ async def test_what_stepped_aside_is_in_hand_and_lets_no_more_in(
 
 
 class Passing:
-    """Queues of one account that take two offers in hand, and settle what they are told."""
+    """Queues that take two offers of an account in hand."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("services.publisher.queues.QUEUE_JOBS", 2)
@@ -142,10 +142,10 @@ class Passing:
         if job not in self.jobs:
             self.jobs.append(job)
 
-    def look(self, offset: int) -> None:
-        record = replace(a_record(0, offset), key=b"social")
+    def look(self, offset: int, account: str = "social") -> None:
+        record = replace(a_record(0, offset), key=account.encode())
         if self.queues.wants(record):
-            post = a_post(post_id=str(offset), account="social")
+            post = a_post(post_id=str(offset), account=account)
             self.queues.take(record, [post], attempt=1, traceparent="")
         self.queues.went_by(record)
 
@@ -175,13 +175,15 @@ async def test_an_end_in_the_middle_of_a_second_reading_commits_nothing_that_was
     await one.queues._on_assigned([0])
     for offset in range(4):
         one.look(offset)
-    assert await one.taken() == ["0", "1"]
+    one.look(4, "plain")
+    assert await one.taken() == ["0", "1", "4"]
     for job in list(one.jobs):
         job.ends()
     one.queues.read_again()
     await one.queues.end()
     for offset in (2, 3):
         one.look(offset)
+    one.look(4, "plain")
     await one.queues.stop()
     assert one.consumer.committed == {TopicPartition(DUE.name, 0): 2}
 
