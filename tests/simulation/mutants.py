@@ -88,7 +88,8 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "stale_records": Mutant(
         "records that were fetched before a rebalance are handed on after it",
-        (("services.kit.broker", "if record.offset < passed.get(record.partition, 0)]", "]"),),
+        (("services.kit.broker", "min(passed.get(partition, 0), next_.get(partition, offset + 1))",
+          "next_.get(partition, offset + 1)"),),
     ),
     "lease_from_echo": Mutant(
         "the lease measured from the echo",
