@@ -60,9 +60,8 @@ class Passed:
         if self.reads_again or not floors:
             return None
         self.reads_again = True
-        self._full = {
-            name for name in self.floors if not has_room(name)
-        }  # Else it would miss its first ones.
+        # A queue that got room in the middle of the reading would miss its first ones.
+        self._full = {name for name in self.floors if not has_room(name)}
         return min(floors)
 
     @property

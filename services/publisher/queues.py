@@ -27,9 +27,9 @@ from services.publisher.offsets import Offsets
 from services.publisher.passed import Passed
 
 COMMIT_EVERY_S: Final = 1.0
-QUEUE_JOBS: Final = 10_000  # Of one queue in hand: above it the partitions that feed it rest.
+QUEUE_JOBS: Final = 10_000  # In hand of one queue; then it is full.
 BATCH_RECORDS: Final = 100  # Read in one go: the loop belongs to others as well.
-RESUME_JOBS: Final = 5_000
+RESUME_JOBS: Final = 5_000  # Then it has room again.
 HAND_OVER_S: Final = 1.0  # So long a group waits for sends: nearly all take less.
 END_S: Final = 8.0  # And so long an end does; whoever kills it sooner leaves doubts.
 log = structlog.get_logger()
@@ -53,9 +53,7 @@ class Queues:
         self._ours: set[int] = set()
         self._is_ending = False
         self._jobs: dict[int, set[Job]] = {}
-        self._in_hand: defaultdict[str, set[Job]] = defaultdict(
-            set
-        )  # By queue, until they are settled.
+        self._in_hand: defaultdict[str, set[Job]] = defaultdict(set)  # By queue, until settled.
         self._queues: dict[str, asyncio.Queue[Job]] = {}
         self._again: defaultdict[str, deque[Job]] = defaultdict(deque)  # Before those of its queue.
         self._tasks: list[asyncio.Task[None]] = []
