@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 # Some do I/O besides the four; ARCHITECTURE.md says which and why.
 SHELL = {
     "app", "api", "stream", "store", "__init__",
-    "answers", "calendar_api", "campaign_api", "campaign_desk", "counts", "event_api", "event_store", "file_api", "hooks", "label_api", "lane_store", "once", "post_api", "post_desk", "question_api", "questions",
+    "answers", "calendar_api", "campaign_api", "campaign_desk", "counts", "event_api", "event_store", "file_api", "hooks", "label_api", "lane_store", "once", "post_api", "post_desk", "question_api", "questions", "unheard",
     "delivery", "queues", "desk", "doors", "pollers", "fetch", "outbox", "views",
     "archive", "audit", "brokers_clock", "doubts", "ends", "orphans", "intake", "mail_store", "page_store", "paces", "partitions", "fences", "gatekeeper", "push", "push_store", "site", "subscribe", "takeback",
 }  # fmt: skip

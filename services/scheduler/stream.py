@@ -33,11 +33,12 @@ from services.kit.telemetry import Clock, trace_id
 from services.scheduler.counts import sum_up
 from services.scheduler.lane_store import LaneStore
 from services.scheduler.store import Store
+from services.scheduler.unheard import ask_again
 
 GROUP: Final = "scheduler"
 TICK_S: Final = 0.1
 PULSE_S: Final = 5.0
-LOOK_S: Final = 30.0  # For next times that a crash has lost.
+LOOK_S: Final = 30.0  # For next times that a crash has lost, and for what nothing was heard of.
 CLAIMED_MOST: Final = 5_000  # In hand: above it the queue rests.
 HAND_POSTS: Final = 500
 RECORD_S: Final = 0.05
@@ -120,8 +121,11 @@ class Stream:
                     await self.lanes.apply_pending()
                     self._claim(await self.store.claim_stale(), None)
                 is_full = await self._claim_some(returned_at)
-                await self.store.look(everywhere=now_s - look_s > LOOK_S)
-                look_s = now_s if now_s - look_s > LOOK_S else look_s
+                everywhere = now_s - look_s > LOOK_S
+                await self.store.look(everywhere=everywhere)
+                if everywhere:
+                    look_s = now_s
+                    self._claim(await ask_again(self.store.engine), None)
                 is_full |= await self.lanes.recover_lanes()
             except (SQLAlchemyError, OSError) as error:
                 log.error("the queue does not answer", error=str(error))

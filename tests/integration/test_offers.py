@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +13,9 @@ from icalendar import Calendar
 from typer.testing import CliRunner
 
 from services.cli import app
+from services.kit import database
+from services.scheduler.store import SCHEMA
+from services.scheduler.stream import LOOK_S
 from tests.integration.test_campaigns import HOUR, add, body
 from tests.journey import Journey, wait_for
 
@@ -217,3 +221,30 @@ def test_an_evening_is_rehearsed_against_the_real_queue(
     assert posts[5] not in played.output, "it goes out as planned"
     assert "Trains are standing" in played.output
     assert {journey.state(one) for one in posts.values()} == {"queued"}
+
+
+FORGOTTEN = """
+    UPDATE posts SET state = 'handed', attempt = greatest(attempt, 1), due_at = now() - interval '2 hours',
+        latest_at = now() - interval '1 hour', changed_at = now() - interval '20 minutes'
+    WHERE post_id = ANY(:ids)
+"""
+
+
+async def _forget(address: str, *post_ids: str) -> None:
+    engine = database.new_engine(address, schema=SCHEMA)
+    async with engine.begin() as connection:
+        await connection.execute(database.sql(FORGOTTEN), {"ids": list(post_ids)})
+    await engine.dispose()
+
+
+def test_of_an_offer_that_was_never_answered_the_publisher_says_what_it_knows(
+    journey: Journey,
+) -> None:
+    """What Kafka had deleted before it was read, and what was said of an offer likewise, left it in hand for ever."""
+    sent, never = journey.offers(journey.campaign(), {}, HOUR)
+    journey.wait_state(sent, "published")
+    asyncio.run(_forget(journey.system.database, sent, never))
+    assert (journey.state(sent), journey.state(never)) == ("handed", "handed")
+    wait_for("its end", lambda: journey.state(never) == "expired", patience_s=2 * LOOK_S)
+    journey.wait_state(sent, "published")
+    assert journey.ledger(sent)["state"] == "sent"  # type: ignore[index]

@@ -22,6 +22,7 @@ from services.scheduler import counts, desk, lane_store
 from services.scheduler.app import VERSIONS
 from services.scheduler.store import Store
 from services.scheduler.stream import Stream
+from services.scheduler.unheard import ask_again
 from tests.builders import a_hold, a_release, an_outcome
 from tests.migrating import down_and_up
 from tests.queues import LONG_AGO, Queue, new_queue
@@ -129,6 +130,27 @@ async def test_a_claim_that_nobody_hands_over_is_claimed_again_with_the_same_num
     await queue.store.record_handed([post_id])
     await queue.run("UPDATE posts SET claimed_at = now() - interval '20 seconds'")
     assert await queue.store.claim_stale() == []
+
+
+async def test_an_offer_of_which_nothing_was_heard_is_handed_over_again_and_sent_by_nobody(
+    queue: Queue,
+) -> None:
+    """What Kafka had deleted before a publisher read it was in hand for ever."""
+    (post_id,) = await queue.add(-1 * S)
+    (first,) = await queue.claim()
+    await queue.store.record_handed([post_id])
+    assert await ask_again(queue.engine) == [], "it may still be of use"
+    await queue.run(
+        "UPDATE posts SET due_at = now() - interval '2 hours', latest_at = now() - interval '1 hour'"
+    )
+    assert await ask_again(queue.engine) == [], "it was handed over a moment ago"
+    await queue.run("UPDATE posts SET changed_at = now() - interval '20 minutes'")
+    (again,) = await ask_again(queue.engine)
+    assert (again.post.post_id, again.attempt) == (post_id, first.attempt)
+    assert again.post.latest_at < datetime.now(UTC)
+    assert await ask_again(queue.engine) == [], "once"
+    await queue.store.record_handed([post_id])
+    assert await ask_again(queue.engine) == []
 
 
 async def test_what_was_claimed_ahead_is_given_back_at_the_end(queue: Queue) -> None:
