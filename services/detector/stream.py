@@ -91,6 +91,7 @@ class Stream:
         self._folded: CountOf[str] = CountOf()
         self._one_at_a_time = asyncio.Lock()
         self._deadlines_written: dict[tuple[str, str], float] = {}
+        self._writing: set[asyncio.Task[RecordMetadata]] = set()
         self.outbox = Outbox(broker, clock=clock, registry=registry, crash=crash)
         self.records = Counter(
             "interlock_detector_records_total", "Records folded.", ["type"], registry=registry
@@ -285,16 +286,18 @@ class Stream:
             if written.get(name, -DEADLINE_AGAIN_S) + DEADLINE_AGAIN_S > now_s:
                 continue
             written[name] = now_s
-            on_its_way = await self._append(
-                deadline, event_id=event_id, source=SOURCE, partition=partition
+            writing = asyncio.create_task(
+                self.write(deadline, event_id=event_id, source=SOURCE, partition=partition)
             )
-            on_its_way.add_done_callback(self._on_written)
+            self._writing.add(writing)  # A lost broker stands in the way of its own only.
+            writing.add_done_callback(self._on_written)
         recent = now_s - 2 * DEADLINE_AGAIN_S
         self._deadlines_written = {k: v for k, v in written.items() if v > recent}
 
-    def _on_written(self, future: asyncio.Future[RecordMetadata]) -> None:
-        if not future.cancelled() and future.exception() is not None:
-            self.crash("a deadline could not be written", future.exception())
+    def _on_written(self, writing: asyncio.Task[RecordMetadata]) -> None:
+        self._writing.discard(writing)
+        if not writing.cancelled() and writing.exception() is not None:
+            self.crash("a deadline could not be written", writing.exception())
 
     async def write(
         self,
@@ -306,27 +309,13 @@ class Stream:
         partition: int | None = None,
     ) -> RecordMetadata:
         """Append a record to the log; the answer comes when the brokers acknowledged it."""
-        on_its_way = await self._append(
-            record, event_id=event_id, source=source, traceparent=traceparent, partition=partition
-        )
-        return await on_its_way
-
-    async def _append(
-        self,
-        record: Record,
-        *,
-        event_id: str,
-        source: str,
-        traceparent: str = "",
-        partition: int | None = None,
-    ) -> asyncio.Future[RecordMetadata]:
         at = self.clock.now()
         headers = envelope.write_headers(
             record, event_id=event_id, source=source, traceparent=traceparent, at=at
         )
         value = envelope.write_value(record)
         signed = self.signing.headers_of(record, value, event_id=event_id, source=source, at=at)
-        return await kafka.emit(
+        future = await kafka.emit(
             self.broker,
             DISRUPTIONS.name,
             value,
@@ -334,6 +323,7 @@ class Stream:
             key=key_of(record),
             partition=partition,
         )
+        return await future
 
     def owns(self, network: str) -> bool:
         """Say whether the partition of a network is in our hands, by Kafka's own partitioner."""

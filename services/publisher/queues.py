@@ -132,8 +132,10 @@ class Queues:
         if record.partition not in self._ours or self._is_ending:
             return  # It was not taken, whatever room there was.
         go_on = self._passed[record.partition].went_by(record.offset)
+        if go_on is None:
+            return
         tp, consumer = TopicPartition(self.topic.name, record.partition), self.subscription.consumer
-        if go_on is not None and tp in consumer.assignment():
+        if tp in consumer.assignment():
             consumer.seek(tp, go_on)
 
     def read_again(self) -> None:

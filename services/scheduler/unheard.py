@@ -16,9 +16,9 @@ from schemas.posts import DuePost
 from services.kit.database import sql
 from services.scheduler.store import CLAIM_POSTS, POST_COLUMNS, due_post
 
-UNHEARD_S: Final = (
-    600  # Behind the latest useful time, and behind the last time that it was handed over.
-)
+# Behind the latest useful time, and behind the last time that it was handed over: where publishers are away for long,
+# what waits for them must not be many times as much for that.
+UNHEARD_S: Final = 3_600
 ASKED_DAYS: Final = 7  # Behind its due time: the publishers' ledgers have it for eight, and their archive is not asked.
 _UNHEARD: Final = f"""
     UPDATE posts p SET state = 'claimed', claimed_at = clock_timestamp(), changed_at = clock_timestamp() FROM lanes l

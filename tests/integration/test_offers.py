@@ -225,7 +225,7 @@ def test_an_evening_is_rehearsed_against_the_real_queue(
 
 FORGOTTEN = """
     UPDATE posts SET state = 'handed', attempt = greatest(attempt, 1), due_at = now() - interval '2 hours',
-        latest_at = now() - interval '1 hour', changed_at = now() - interval '20 minutes'
+        latest_at = now() - interval '90 minutes', changed_at = now() - interval '70 minutes'
     WHERE post_id = ANY(:ids)
 """
 

@@ -141,10 +141,10 @@ async def test_an_offer_of_which_nothing_was_heard_is_handed_over_again_and_sent
     await queue.store.record_handed([post_id])
     assert await ask_again(queue.engine) == [], "it may still be of use"
     await queue.run(
-        "UPDATE posts SET due_at = now() - interval '2 hours', latest_at = now() - interval '1 hour'"
+        "UPDATE posts SET due_at = now() - interval '2 hours', latest_at = now() - interval '90 minutes'"
     )
     assert await ask_again(queue.engine) == [], "it was handed over a moment ago"
-    await queue.run("UPDATE posts SET changed_at = now() - interval '20 minutes'")
+    await queue.run("UPDATE posts SET changed_at = now() - interval '70 minutes'")
     (again,) = await ask_again(queue.engine)
     assert (again.post.post_id, again.attempt) == (post_id, first.attempt)
     assert again.post.latest_at < datetime.now(UTC)
