@@ -39,8 +39,9 @@ KIT_FILES = {
     "batches",
     "members",
     "mends",
+    "sockets",
 }
-KIT_LINES = 1_520
+KIT_LINES = 1_580
 DOMAIN = re.compile(
     r"\b(offer|hold|fence|incident|disruption|campaign|publication)s?\b", re.IGNORECASE
 )

@@ -185,8 +185,12 @@ class Subscription:
         return consumer
 
     async def start(self) -> None:
-        """Begin to read, where the broker had started before."""
-        await self._subscriber.start()
+        """Begin to read, where the broker had started before; may be tried again where Kafka does not answer."""
+        try:
+            await self._subscriber.start()
+        except BaseException:
+            await self._subscriber.stop()
+            raise
 
     async def lag(self) -> int:
         """Return how many records are there that were not handed on yet."""

@@ -17,11 +17,13 @@ from sqlalchemy import Connection, ExceptionContext, event, exc, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
+from services.kit.sockets import watch
+
 POOL_SIZE: Final = 8
 IDLE_S: Final = 5.0
 CONNECT_S: Final = 10
 STATEMENT_MS: Final = 15_000
-SILENT_S: Final = 20.0  # It would have ended the statement by then: its host is gone.
+SILENT_S: Final = 20.0  # It would have ended the statement by then.
 IDLE_IN_TRANSACTION_MS: Final = 10_000  # Who is gone keeps no row locked.
 OUTAGES: Final = (exc.DBAPIError, exc.TimeoutError, OSError)
 MISTAKES: Final = (exc.IntegrityError, exc.ProgrammingError, exc.DataError)  # Of ours, among them.
@@ -39,9 +41,10 @@ def new_engine(database: str, *, schema: str) -> AsyncEngine:
         max_overflow=0,
         connect_args=_connect_args(schema, {k: str(v) for k, v in limits.items()}, SILENT_S),
     )
+    event.listen(engine.sync_engine, "connect", _watch)
     event.listen(engine.sync_engine, "checkin", _note_use)
     event.listen(engine.sync_engine, "checkout", _ping_if_idle)
-    event.listen(engine.sync_engine, "handle_error", _name_refusal)
+    event.listen(engine.sync_engine, "handle_error", _judge)
     return engine
 
 
@@ -50,8 +53,17 @@ def _connect_args(schema: str, limits: dict[str, str], silent_s: float | None) -
     return {"timeout": CONNECT_S, "command_timeout": silent_s, "server_settings": of_session}
 
 
-def _name_refusal(context: ExceptionContext) -> None:
-    """Raise DataError for values that PostgreSQL refuses (class 22): asyncpg's dialect has no name for it."""
+def _watch(connection: Any, _: ConnectionPoolEntry) -> None:
+    watch(connection.driver_connection._transport)  # noqa: SLF001  # asyncpg has no option for it.
+
+
+def _judge(context: ExceptionContext) -> None:
+    """Leave a connection that did not answer; name values that PostgreSQL refuses (class 22) DataError.
+
+    For these asyncpg's dialect has no name. Of a silent one a rollback would be asked, and waited for as long again.
+    """
+    if isinstance(context.original_exception, TimeoutError):
+        context.is_disconnect = True
     if str(getattr(context.original_exception, "sqlstate", "")).startswith("22"):
         raise exc.DataError(context.statement, None, context.original_exception)
 
@@ -73,6 +85,7 @@ async def migrate(engine: AsyncEngine, *, schema: str, versions: Path) -> None:
     """Bring the schema to its newest version; services that start together wait for each other."""
     args = _connect_args(schema, {}, None)  # An index may take its time.
     patient = create_async_engine(engine.url, poolclass=NullPool, connect_args=args)
+    event.listen(patient.sync_engine, "connect", _watch)
     async with patient.begin() as connection:
         lock = zlib.crc32(f"interlock/{schema}".encode())
         await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": lock})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from typing import Any, Final
 
@@ -11,20 +10,12 @@ from aiokafka.conn import AIOKafkaConnection, CloseReason
 from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
+from services.kit.sockets import watch
+
 CONNECT_S: Final = 2.0
+CONNECT_LOOKS: Final = 20
 FIRST_ANSWER_S: Final = 10.0  # What versions it speaks, and who we are.
 AWAY_S: Final = 5.0  # So long a host that did not answer is not asked again.
-GONE_S: Final = 4  # What is sent is acknowledged by then, or the host is gone.
-WATCHFUL: Final = [  # Linux has all of them.
-    (level, getattr(socket, name), value)
-    for level, name, value in (
-        (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
-        (socket.IPPROTO_TCP, "TCP_KEEPIDLE", GONE_S // 2),
-        (socket.IPPROTO_TCP, "TCP_KEEPINTVL", 1),
-        (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", GONE_S * 1_000),
-    )
-    if hasattr(socket, name)
-]
 _away_until_s: dict[tuple[str, int], float] = {}
 
 
@@ -32,24 +23,27 @@ async def _connect_in_time(self: Any) -> Any:
     """Connect as aiokafka does, to a host that is there; one that is gone is given up.
 
     It waited as long as for an answer, half a minute, while no other connection could be made; and as long for the
-    answers of a host that had lost its power. A broker that is slow is there: its kernel acknowledges what it is sent.
+    answers of a host that had lost its power.
     """
     host = (self.host, self.port)
     if time.monotonic() < _away_until_s.get(host, 0):
         raise TimeoutError(f"{self.host} did not answer a moment ago")
     connecting = asyncio.ensure_future(_connect(self))
     try:
-        await asyncio.wait({connecting}, timeout=CONNECT_S)
-        if not connecting.done() and self._writer is None:
+        for _ in range(
+            CONNECT_LOOKS
+        ):  # Of our own time: a process that stood still has waited for nobody.
+            await asyncio.wait({connecting}, timeout=CONNECT_S / CONNECT_LOOKS)
+            if connecting.done() or self._writer is not None:
+                break
+        else:
             _away_until_s[host] = time.monotonic() + AWAY_S
             raise TimeoutError(f"{self.host} does not answer")
         async with asyncio.timeout(FIRST_ANSWER_S):
             made = await connecting
     finally:
         connecting.cancel()
-    connected = self._writer.get_extra_info("socket")
-    for level, option, value in WATCHFUL:
-        connected.setsockopt(level, option, value)
+    watch(self._writer.transport)
     return made
 
 

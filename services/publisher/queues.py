@@ -17,6 +17,7 @@ from typing import Final
 
 import structlog
 from aiokafka import TopicPartition
+from aiokafka.errors import KafkaConnectionError
 from faststream.kafka import KafkaBroker
 
 from schemas.posts import Post
@@ -27,6 +28,7 @@ from services.publisher.offsets import Offsets
 from services.publisher.passed import Passed
 
 COMMIT_EVERY_S: Final = 1.0
+JOIN_AGAIN_S: Final = 1.0
 QUEUE_JOBS: Final = 10_000  # In hand of one queue; then it is full.
 BATCH_RECORDS: Final = 100  # Read in one go: the loop belongs to others as well.
 RESUME_JOBS: Final = 5_000  # Then it has room again.
@@ -75,9 +77,16 @@ class Queues:
             self.subscription = self._subscribe()
 
     async def join(self) -> None:
-        """Join the group now."""
+        """Join the group as soon as Kafka answers: what we carry besides goes on meanwhile."""
         self.subscription = self._subscribe()
-        await self.subscription.start()
+        while True:
+            try:
+                await self.subscription.start()
+            except KafkaConnectionError as error:
+                log.warning("Kafka does not answer", topic=self.topic.name, error=str(error))
+                await asyncio.sleep(JOIN_AGAIN_S)
+            else:
+                return
 
     def take(
         self, record: kafka.Record, posts: list[Post], *, attempt: int, traceparent: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import uuid
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from ops.embedded.system import System
 from services.kit import database
+from services.kit.sockets import GONE_S
 from services.publisher.app import VERSIONS
 from tests.frozen import a_way_to
 
@@ -68,11 +70,27 @@ async def test_a_server_that_is_silent_is_an_outage_and_the_next_request_goes_to
         try:
             await _ask(engine)
             way.freeze()
-            with pytest.raises(database.OUTAGES):
-                await _ask(engine)
+            async with engine.connect() as connection:
+                with pytest.raises(database.OUTAGES):
+                    await _ask_on(connection)
+                assert connection.invalidated  # Or its rollback would be waited for as long again.
             await _ask(engine)
         finally:
             await engine.dispose()
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="Linux has it")
+async def test_the_kernel_gives_up_a_connection_whose_other_end_is_gone(system: System) -> None:
+    """Else an answer that nobody will send is waited for until SILENT_S; `./run bench loss` shows what it is worth."""
+    engine = database.new_engine(system.database, schema="public")
+    try:
+        async with engine.connect() as connection:
+            raw = await connection.get_raw_connection()
+            its = raw.driver_connection._transport.get_extra_info("socket")  # type: ignore[union-attr]
+            assert its.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == GONE_S * 1_000
+            assert its.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+    finally:
+        await engine.dispose()
 
 
 async def test_what_a_client_that_is_gone_has_locked_is_free_again(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from aiokafka.conn import AIOKafkaConnection, create_conn
 
 from services.kit import mends
+from services.kit.sockets import GONE_S
 
 
 @pytest.fixture
@@ -49,6 +51,17 @@ async def test_a_host_that_is_there_and_slow_is_asked_again() -> None:
     assert not mends._away_until_s
 
 
+@pytest.mark.usefixtures("hurried")
+async def test_a_process_that_stood_still_itself_does_not_believe_that_others_are_gone() -> None:
+    """All brokers were gone for it then, and a publisher that was joining its group ended itself."""
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        asyncio.get_running_loop().call_soon(time.sleep, 4 * mends.CONNECT_S)
+        with pytest.raises(TimeoutError) as found:
+            await ask(there.getsockname()[1])
+    assert "does not answer" not in str(found.value)
+    assert not mends._away_until_s
+
+
 async def test_a_connection_ends_when_what_is_sent_is_not_acknowledged(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -58,9 +71,9 @@ async def test_a_connection_ends_when_what_is_sent_is_not_acknowledged(
             return "as theirs"
 
         monkeypatch.setattr(mends, "_connect", connect)
-        writer = SimpleNamespace(get_extra_info=lambda _: made)
+        writer = SimpleNamespace(transport=SimpleNamespace(get_extra_info=lambda _: made))
         one: Any = SimpleNamespace(_writer=writer, host="a", port=1)
         assert await AIOKafkaConnection.connect(one) == "as theirs"
-        found = {name: made.getsockopt(level, name) for level, name, _ in mends.WATCHFUL}
-    assert found == {name: value for _, name, value in mends.WATCHFUL}
-    assert found[socket.TCP_USER_TIMEOUT] == mends.GONE_S * 1_000
+        assert made.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == GONE_S * 1_000
+        assert made.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == GONE_S // 2
+        assert made.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
