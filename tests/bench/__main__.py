@@ -24,7 +24,7 @@ NAMES = {
     "scheduler": "how the queue bears ten million offers",
     "start": "how fast and how big `up` is",
     "deploy": "what offers and updates wait for while one of two services ends and comes back",
-    "loss": "what offers and updates wait for when one of three brokers is lost",
+    "loss": "what offers and updates wait for when one of three brokers, or PostgreSQL's host, is lost",
 }
 QUICK = "--quick"
 QUICK_NAMES = {"scheduler"}

@@ -1,13 +1,16 @@
-"""What offers and updates wait for when one of three brokers is killed, and when its host is gone.
+"""What offers and updates wait for when one of three brokers is killed, and when its host or PostgreSQL's is gone.
 
 A host that has lost its power says nothing: no connection is closed, and what is sent to it stays unanswered. For it
 the broker is stopped, and packets from and to it are dropped, in a network namespace of our own, which only root may
 have. Kafka itself believes in a broker of which it hears nothing for nine seconds (`broker.session.timeout.ms`), and
-until then nothing is acknowledged that the broker has a copy of: all of it, where there are three.
+until then nothing is acknowledged that the broker has a copy of: all of it, where there are three. Nothing is sent
+without PostgreSQL: what counts there is what is waited for behind its return.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import statistics
 import sys
@@ -33,6 +36,8 @@ AIM_S: Final = 18.0  # Twice what Kafka needs to see it.
 SOON: Final = {"broker.session.timeout.ms": "3000", "broker.heartbeat.interval.ms": "500"}
 AIM_SOON_S: Final = 12.0
 EVERY_S, RAIN_S, LOST_AT_S, LOST_FOR_S = 0.25, 40.0, 5.0, 30.0
+STATEMENTS_S: Final = 1.0
+BACK_S: Final = 10.0  # It starts, and what was tried meanwhile is tried again.
 
 
 class Downpour(Rain):
@@ -53,8 +58,12 @@ class Downpour(Rain):
 
     def _offer(self) -> None:
         account = ("social-en", "social-fr")[len(self.offers) % 2]
-        (offer,) = self.journey.offers(self.campaign, {"account": account})
-        self.offers[offer] = time.monotonic()
+        try:
+            (offer,) = self.journey.offers(self.campaign, {"account": account})
+        except httpx.HTTPError:
+            self.refused += 1
+        else:
+            self.offers[offer] = time.monotonic()
 
     def _report(self) -> None:
         name, at_s = f"loss-{next(NUMBERS)}-", time.monotonic()
@@ -110,14 +119,9 @@ def _lose_each(system: System, host: Host, options: dict[str, str]) -> list[dict
         for broker in system.brokers:
             rain = Downpour(journey, campaign)
             what = f"the host of {broker} is gone, {LOST_FOR_S:.0f} s{where}"
+            off = partial(_power_off, system, host, broker)
             rows.append(
-                _row(
-                    what,
-                    rain,
-                    partial(_power_off, system, host, broker),
-                    partial(_power_on, system, host, broker),
-                    aim_s=aim_s,
-                )
+                _row(what, rain, off, partial(_power_on, system, host, broker), aim_s=aim_s)
             )
         for broker in system.brokers if not options else []:
             kill = partial(system.children[broker].tell, signal.SIGKILL)
@@ -125,7 +129,33 @@ def _lose_each(system: System, host: Host, options: dict[str, str]) -> list[dict
             rows.append(
                 _row(f"{broker} is killed, and started again", rain, kill, host.mend, aim_s=aim_s)
             )
+        if not options:
+            what, rain = (
+                f"the host of PostgreSQL is gone, {LOST_FOR_S:.0f} s",
+                Downpour(journey, campaign),
+            )
+            off = partial(_power_off_postgres, system, host)
+            rows.append(_row(what, rain, off, host.mend, aim_s=LOST_FOR_S + BACK_S))
     return rows
+
+
+def _power_off_postgres(system: System, host: Host) -> None:
+    """Stop all its processes, and a moment later its network: statements are under way in each connection."""
+    children = _and_children(system.children["postgres"].pid)
+    for pid in children:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(STATEMENTS_S)
+    host.cut([system.ports["postgres"]])
+    for pid in children:
+        os.kill(pid, signal.SIGKILL)
+
+
+def _and_children(parent: int) -> list[int]:
+    parent_of = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parent_of[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    return [parent, *(pid for pid, its in parent_of.items() if its == parent)]
 
 
 def _power_off(system: System, host: Host, broker: str) -> None:
@@ -160,7 +190,7 @@ def _row(
         "what": what,
         "aim": f"longest ≤ {aim_s:.0f} s",
         "measured": f"offers {_told(offers)}; reported → first update {_told(updates)}; "
-        f"reports that were not acknowledged: {rain.refused}",
+        f"not taken: {rain.refused}",
         "met": longest <= aim_s,
     }
 
