@@ -56,7 +56,6 @@ class Partition:
     state: State
     offset: int
     saved_offset: int
-    read_again: int = -1  # Behind this offset there was a gap.
     deadlines: Deadlines = field(default_factory=Deadlines)
     looked_at: State | None = None  # For its deadlines, of which this is the first:
     next_at: datetime | None = None
@@ -112,7 +111,7 @@ class Stream:
     async def on_disruptions(self, records: Sequence[kafka.Record]) -> None:
         async with self._one_at_a_time:
             fresh = await self._still_ours(records)
-            fresh = await self._see_gaps(fresh)
+            await self._see_losses(fresh)
             echoes: list[tuple[FencePassed, str]] = []
             for record in fresh:
                 step, found = await self._fold(record)
@@ -136,13 +135,8 @@ class Stream:
         ours = self.partitions
         return [r for r in passed if r.partition in ours and r.offset >= ours[r.partition].offset]
 
-    async def _see_gaps(self, records: Sequence[kafka.Record]) -> list[kafka.Record]:
-        """Return the records that go on where we are; say so where Kafka went on behind records that are gone.
-
-        Its client does not. What lies between and is not gone is read once more, for what a client passed over is
-        folded by nobody; what is not there then either are marks of transactions.
-        """
-        again = set[int]()
+    async def _see_losses(self, records: Sequence[kafka.Record]) -> None:
+        """Say so where Kafka went on behind records that are gone: its client does not."""
         for partition, first in {r.partition: r for r in reversed(records)}.items():
             ours, tp = self.partitions[partition], TopicPartition(DISRUPTIONS.name, partition)
             if first.offset == ours.offset:
@@ -150,12 +144,6 @@ class Stream:
             start = (await self.disruptions.consumer.beginning_offsets([tp]))[tp]
             if start > ours.offset:
                 await self._say_lost(partition, ours, start=start, at=_appended_at(first))
-            if first.offset > ours.offset and ours.read_again != ours.offset:
-                log.info("read again", partition=partition, first=ours.offset, until=first.offset)
-                ours.read_again = ours.offset
-                self.disruptions.consumer.seek(tp, ours.offset)
-                again.add(partition)
-        return [record for record in records if record.partition not in again]
 
     async def _fold(
         self, record: kafka.Record
@@ -203,7 +191,8 @@ class Stream:
             state, offset = (restored.state, restored.offset) if restored else (State(), 0)
             ours = Partition(state=state, offset=offset, saved_offset=offset)
             self.partitions[tp.partition] = ours
-            consumer.seek(tp, max(offset, start))  # What is gone is seen with what comes.
+            # What is gone is seen with what comes.
+            self.disruptions.seek(tp.partition, max(offset, start))
             log.info("restored", partition=tp.partition, offset=offset, start=start)
 
     async def _say_lost(self, partition: int, ours: Partition, *, start: int, at: datetime) -> None:

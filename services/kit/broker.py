@@ -32,6 +32,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import KafkaError
 
 from services.kit.cluster import Cluster
+from services.kit.gaps import Gaps
 from services.kit.mends import mend_aiokafka
 
 BATCH_RECORDS: Final = 500
@@ -100,7 +101,7 @@ def subscribe(
     crash: Crash,
     group: str | None = None,
     instance: str = "",
-    listener: ConsumerRebalanceListener | None = None,
+    listener: Rebalance | None = None,
     view: bool = False,
     busy: bool = False,
     batch_records: int = BATCH_RECORDS,
@@ -126,7 +127,9 @@ def subscribe(
         listener=listener,
         decoder=_as_it_came,
     )
-    subscription = Subscription(subscriber)
+    subscription = Subscription(subscriber, topic, Gaps(compacted=group is None))
+    if listener is not None:
+        listener.forget = subscription.gaps.forget
 
     async def on_first(message: KafkaMessage) -> None:
         # FastStream's own batches sleep after an empty poll, which would be the pause latency: so
@@ -138,7 +141,9 @@ def subscribe(
             assert not isinstance(first, tuple)
             more = await consumer.getmany(timeout_ms=0, max_records=batch_records - 1)
             records = [first, *(r for found in more.values() for r in found)]
-            await handler(await still_ours(consumer, records) if group else records)
+            ours = await still_ours(consumer, records) if group else records
+            if follow := subscription.gaps.see(consumer, ours):
+                await handler(follow)
             await asyncio.sleep(0)  # What waits already comes at once: others have their turn.
         except asyncio.CancelledError:
             raise
@@ -173,8 +178,8 @@ async def still_ours(consumer: Any, records: Sequence[Record]) -> list[Record]:
 class Subscription:
     """One subscriber's consumer: to commit, to seek, to see how far it is."""
 
-    def __init__(self, subscriber: Any) -> None:
-        self._subscriber = subscriber
+    def __init__(self, subscriber: Any, topic: str, gaps: Gaps) -> None:
+        self._subscriber, self.topic, self.gaps = subscriber, topic, gaps
         self.in_hand = False  # Between a batch's arrival and the end of its handler.
 
     @property
@@ -191,6 +196,13 @@ class Subscription:
         except BaseException:
             await self._subscriber.stop()
             raise
+
+    def seek(self, partition: int, offset: int) -> None:
+        """Go on from there, where the partition is ours."""
+        tp = TopicPartition(self.topic, partition)
+        if tp in self.consumer.assignment():
+            self.consumer.seek(tp, offset)
+            self.gaps.goes_on(partition, offset)
 
     async def lag(self) -> int:
         """Return how many records are there that were not handed on yet."""
@@ -217,8 +229,10 @@ class Rebalance(ConsumerRebalanceListener):
         crash: Crash,
     ) -> None:
         self._assigned, self._revoked, self._crash = assigned, revoked, crash
+        self.forget: Callable[[], None] = lambda: None  # Where one was.
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        self.forget()
         await self._run(self._assigned, assigned)
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:

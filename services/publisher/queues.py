@@ -141,23 +141,19 @@ class Queues:
         if record.partition not in self._ours or self._is_ending:
             return  # It was not taken, whatever room there was.
         go_on = self._passed[record.partition].went_by(record.offset)
-        if go_on is None:
-            return
-        tp, consumer = TopicPartition(self.topic.name, record.partition), self.subscription.consumer
-        if tp in consumer.assignment():
-            consumer.seek(tp, go_on)
+        if go_on is not None:
+            self.subscription.seek(record.partition, go_on)
 
     def read_again(self) -> None:
         """Read once more what was passed over, where there is room; between two batches, for a place is changed."""
         if not self._ours or self._is_ending or self.subscription.in_hand:
             return
-        consumer = self.subscription.consumer
-        for tp in consumer.assignment():
+        for tp in self.subscription.consumer.assignment():
             begin = self._passed[tp.partition].begin_again(
                 lambda name: len(self._in_hand[name]) <= RESUME_JOBS
             )
             if begin is not None:
-                consumer.seek(tp, begin)
+                self.subscription.seek(tp.partition, begin)
 
     def keep(self, record: kafka.Record) -> Callable[[], None]:
         """Keep a record that makes no post until the function that is returned is called."""

@@ -65,7 +65,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "no_replay": Mutant(
         "a restart at the end of the log",
-        ((_DETECTOR, "            consumer.seek(tp, max(offset, start))",
+        ((_DETECTOR, "            self.disruptions.seek(tp.partition, max(offset, start))",
           "            ours.offset = (await consumer.end_offsets([tp]))[tp]\n            consumer.seek(tp, ours.offset)"),),
     ),
     "reused_id": Mutant(
@@ -80,7 +80,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "gap_unseen": Mutant(
         "a detector does not see that records are gone",
-        ((_DETECTOR, "            fresh = await self._see_gaps(fresh)\n", ""),),
+        ((_DETECTOR, "            await self._see_losses(fresh)\n", ""),),
     ),
     "zombie_state": Mutant(
         "a partition that was taken away is still believed to be ours",
@@ -90,6 +90,10 @@ MUTANTS: dict[str, Mutant] = {
         "records that were fetched before a rebalance are handed on after it",
         (("services.kit.broker", "min(passed.get(partition, 0), next_.get(partition, offset + 1))",
           "next_.get(partition, offset + 1)"),),
+    ),
+    "passed_unread": Mutant(
+        "what a client passed over is read by nobody",
+        (("services.kit.gaps", "if offset > expected != self._sought.get(partition)", "if False"),),
     ),
     "lease_from_echo": Mutant(
         "the lease measured from the echo",

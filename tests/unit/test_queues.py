@@ -12,6 +12,8 @@ from aiokafka import TopicPartition
 
 from schemas.posts import Post
 from schemas.topics import DUE, UPDATES
+from services.kit.broker import Subscription
+from services.kit.gaps import Gaps
 from services.publisher import stream
 from services.publisher.job import Job
 from services.publisher.queues import Queues
@@ -136,7 +138,9 @@ class Passing:
         self.queues, self.jobs = Queues(DUE, group="g", crash=lambda *_: None), list[Job]()
         self.queues.passes_over, self.queues.settle = True, self._settle
         self.queues.leave = self._settle
-        self.queues.subscription = SimpleNamespace(consumer=self.consumer, in_hand=False)  # type: ignore[assignment]
+        self.queues.subscription = Subscription(
+            SimpleNamespace(consumer=self.consumer), DUE.name, Gaps(compacted=False)
+        )
 
     async def _settle(self, job: Job) -> None:
         if job not in self.jobs:
