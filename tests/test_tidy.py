@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 # Some do I/O besides the four; ARCHITECTURE.md says which and why.
 SHELL = {
     "app", "api", "stream", "store", "__init__",
-    "answers", "calendar_api", "campaign_api", "campaign_desk", "counts", "event_api", "event_store", "file_api", "hooks", "label_api", "lane_store", "once", "post_api", "post_desk", "question_api", "questions", "unheard",
+    "again", "answers", "calendar_api", "campaign_api", "campaign_desk", "counts", "event_api", "event_store", "file_api", "hooks", "label_api", "lane_store", "once", "outcome_store", "post_api", "post_desk", "question_api", "questions",
     "delivery", "queues", "desk", "doors", "pollers", "fetch", "outbox", "views",
     "archive", "audit", "brokers_clock", "doubts", "ends", "orphans", "intake", "mail_store", "page_store", "paces", "partitions", "fences", "gatekeeper", "push", "push_store", "site", "subscribe", "takeback",
 }  # fmt: skip
@@ -42,7 +42,7 @@ KIT_FILES = {
     "mends",
     "sockets",
 }
-KIT_LINES = 1_650
+KIT_LINES = 1_700
 DOMAIN = re.compile(
     r"\b(offer|hold|fence|incident|disruption|campaign|publication)s?\b", re.IGNORECASE
 )

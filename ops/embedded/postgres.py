@@ -44,7 +44,6 @@ def start(data: Path, *, port: int, log: Path, settings: Mapping[str, str] | Non
         "port": str(port),
         "unix_socket_directories": "",
         "shared_buffers": "64MB",
-        "max_connections": "60",
         "synchronous_commit": "on",  # The ledger's intent must survive what kills us.
         "timezone": "UTC",
         "log_timezone": "UTC",

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, ExceptionContext, event, exc, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
-from services.kit.sockets import watch
+from services.kit.sockets import GONE_S, watch
 
 POOL_SIZE: Final = 8
 IDLE_S: Final = 5.0
@@ -25,6 +25,11 @@ CONNECT_S: Final = 10
 STATEMENT_MS: Final = 15_000
 SILENT_S: Final = 20.0  # It would have ended the statement by then.
 IDLE_IN_TRANSACTION_MS: Final = 10_000  # Who is gone keeps no row locked.
+_WATCHED: Final = {  # By PostgreSQL, as by us: it kept what we had given up for two hours, until it took no more.
+    "tcp_keepalives_idle": GONE_S // 2,
+    "tcp_keepalives_interval": 1,
+    "tcp_user_timeout": GONE_S * 1_000,
+}
 OUTAGES: Final = (exc.DBAPIError, exc.TimeoutError, OSError)
 MISTAKES: Final = (exc.IntegrityError, exc.ProgrammingError, exc.DataError)  # Of ours, among them.
 sql: Final = functools.lru_cache(1_000)(text)  # Parsed once, not at each use.
@@ -34,12 +39,15 @@ def new_engine(database: str, *, schema: str) -> AsyncEngine:
     """Return a pool for a `postgresql://` address whose search path is this service's schema."""
     if not database.startswith("postgresql://"):
         raise ValueError("INTERLOCK_DATABASE: an address such as postgresql://user@host/name")
-    limits = {"statement_timeout": STATEMENT_MS, "idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION_MS}  # fmt: skip
+    limits = {
+        "statement_timeout": STATEMENT_MS,
+        "idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION_MS,
+    }
     engine = create_async_engine(
         database.replace("postgresql://", "postgresql+asyncpg://", 1),
         pool_size=POOL_SIZE,
         max_overflow=0,
-        connect_args=_connect_args(schema, {k: str(v) for k, v in limits.items()}, SILENT_S),
+        connect_args=_connect_args(schema, limits, SILENT_S),
     )
     event.listen(engine.sync_engine, "connect", _watch)
     event.listen(engine.sync_engine, "checkin", _note_use)
@@ -48,8 +56,9 @@ def new_engine(database: str, *, schema: str) -> AsyncEngine:
     return engine
 
 
-def _connect_args(schema: str, limits: dict[str, str], silent_s: float | None) -> dict[str, Any]:
-    of_session = {"search_path": schema, "timezone": "UTC"} | limits
+def _connect_args(schema: str, limits: dict[str, int], silent_s: float | None) -> dict[str, Any]:
+    of_session = {"search_path": schema, "timezone": "UTC"}
+    of_session |= {name: str(value) for name, value in (_WATCHED | limits).items()}
     return {"timeout": CONNECT_S, "command_timeout": silent_s, "server_settings": of_session}
 
 

@@ -1,4 +1,4 @@
-"""The queue in PostgreSQL: what is due, what was handed over, what became of it.
+"""The queue in PostgreSQL: what is due, and what was handed over.
 
 A lane knows when its next offer is due (`next_due_at`), so that a tick looks only at lanes that have
 something to send: what is held, paused or later costs nothing. Whoever adds an offer lowers that time behind
@@ -19,9 +19,8 @@ from pydantic import TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from schemas.holds import HoldOpened
-from schemas.posts import DuePost, Outcome, Post
+from schemas.posts import DuePost, Post
 from services.kit.database import sql
-from services.scheduler.life import after
 from services.scheduler.recovery import Plan, Review, Slots, recover
 
 SCHEMA: Final = "scheduler"
@@ -29,7 +28,6 @@ CLAIM_POSTS: Final = 1_000
 CLAIM_LANES: Final = 50
 AHEAD: Final = timedelta(seconds=1)  # Claimed so long before, and handed over on time.
 AWAY: Final = timedelta(seconds=60)  # Nobody claimed for so long: the recovery plans decide.
-CLAIM_STALE_S: Final = 15  # A scheduler that died in between handed over or did not: say it again.
 _PLAN: Final = TypeAdapter(Plan)
 
 POST_COLUMNS: Final = """
@@ -69,13 +67,6 @@ _LOOK: Final = f"""
     UPDATE lanes l SET next_due_at = {_MIN} WHERE (CAST(:lanes AS bigint[]) IS NULL
         OR lane_id = ANY(:lanes)) AND state = 'open' AND next_due_at IS DISTINCT FROM {_MIN}
 """  # noqa: S608  # Constants.
-_STALE: Final = f"""
-    UPDATE posts p SET claimed_at = clock_timestamp(), changed_at = clock_timestamp() FROM lanes l
-    WHERE l.lane_id = p.lane_id AND p.post_id IN (
-        SELECT post_id FROM posts WHERE state = 'claimed'
-        AND claimed_at < clock_timestamp() - make_interval(secs => :stale_s) LIMIT :count FOR UPDATE SKIP LOCKED
-    ) RETURNING {POST_COLUMNS}, l.labels
-"""  # noqa: S608  # Constants.
 _DECIDED: Final = """
     UPDATE posts p SET state = new.state, due_at = new.due_at, latest_at = new.latest_at,
         reason = new.reason, ready_at = CAST(:now AS timestamptz), changed_at = :now
@@ -83,37 +74,6 @@ _DECIDED: Final = """
                 CAST(:latest AS timestamptz[]), CAST(:reasons AS text[]), CAST(:versions AS integer[]))
          AS new (post_id, state, due_at, latest_at, reason, version)
     WHERE p.post_id = new.post_id AND p.version = new.version AND p.state IN ('queued', 'held')
-"""
-_OUTCOMES: Final = """
-    UPDATE posts p SET state = new.state, reason = new.reason, changed_at = clock_timestamp(),
-        hold_id = COALESCE(new.hold_id, p.hold_id), url = COALESCE(new.url, p.url),
-        publication = COALESCE(new.publication, p.publication)
-    FROM unnest(CAST(:ids AS text[]), CAST(:states AS text[]), CAST(:reasons AS text[]),
-                CAST(:holds AS text[]), CAST(:urls AS text[]), CAST(:publications AS text[]))
-         AS new (post_id, state, reason, hold_id, url, publication)
-    WHERE p.post_id = new.post_id
-"""
-_HISTORY: Final = """
-    WITH new AS (
-    INSERT INTO outcomes (post_id, attempt, result, at, reason, hold_id, fence, publication)
-    SELECT * FROM unnest(CAST(:ids AS text[]), CAST(:attempts AS integer[]), CAST(:results AS text[]),
-        CAST(:times AS timestamptz[]), CAST(:reasons AS text[]), CAST(:holds AS text[]),
-        CAST(:fences AS bigint[]), CAST(:publications AS text[]))
-    ON CONFLICT DO NOTHING RETURNING *)
-    INSERT INTO events (type, data)
-    SELECT 'offer.' || new.result, to_jsonb(new) || jsonb_build_object('campaign_id', p.campaign_id,
-        'account', p.account, 'external_id', p.external_id, 'url', p.url)
-    FROM new JOIN posts p USING (post_id) ORDER BY new.at
-"""
-# Before the offers, as a recovery does: one that looked meanwhile would open the lane and leave them in it.
-_LANES_OF_HELD: Final = """
-    SELECT lane_id FROM lanes WHERE lane_id IN (SELECT lane_id FROM posts WHERE post_id = ANY(:ids))
-    ORDER BY lane_id FOR UPDATE
-"""
-_SENT_BACK: Final = """
-    UPDATE lanes l SET state = 'recovering', stopped_at = COALESCE(stopped_at, clock_timestamp()), recovers_at =
-        clock_timestamp() + make_interval(secs => c.quiet_s)
-    FROM campaigns c WHERE c.campaign_id = l.campaign_id AND l.lane_id = ANY(:lanes) AND l.state = 'open'
 """
 
 
@@ -213,13 +173,6 @@ class Store:
                 stopped=lambda row: now - row["due_at"], why="due while the scheduler was away",
             )  # fmt: skip
 
-    async def claim_stale(self) -> list[DuePost]:
-        """Claim again what somebody claimed and never handed over."""
-        values = {"stale_s": CLAIM_STALE_S, "count": CLAIM_POSTS}
-        async with self.engine.begin() as connection:
-            rows = (await connection.execute(sql(_STALE), values)).mappings().all()
-        return [due_post(row, row["labels"], attempt=row["attempt"]) for row in rows]
-
     async def give_back(self, post_ids: Sequence[str]) -> None:
         """Let others claim what we claimed and shall not hand over."""
         async with self.engine.begin() as connection:
@@ -248,38 +201,6 @@ class Store:
                 ),
                 {"ids": list(post_ids)},
             )
-
-    async def record_outcomes(self, outcomes: Sequence[Outcome]) -> None:
-        """Move offers as their outcomes say; again is the same."""
-        if not outcomes:
-            return
-        async with self.engine.begin() as connection:
-            ids = sorted({one.post_id for one in outcomes})
-            if back := [one.post_id for one in outcomes if one.result == "held"]:
-                await connection.execute(sql(_LANES_OF_HELD), {"ids": back})
-            found = await connection.execute(
-                sql(
-                    "SELECT post_id, state, attempt, lane_id, cancel_at FROM posts"
-                    " WHERE post_id = ANY(:ids) ORDER BY post_id FOR UPDATE"
-                ),
-                {"ids": ids},
-            )
-            known = {row["post_id"]: dict(row) for row in found.mappings()}
-            moved: dict[str, tuple[str, Outcome]] = {}
-            for one in outcomes:
-                row = known.get(one.post_id)
-                if row is None:
-                    continue
-                asked = row["cancel_at"] is not None
-                state = after(row["state"], row["attempt"], one, cancel_asked=asked)
-                if state is not None:
-                    row["state"] = state
-                    moved[one.post_id] = (state, one)
-            await _write_outcomes(connection, moved)
-            await _write_history(connection, [one for one in outcomes if one.post_id in known])
-            held = {known[name]["lane_id"] for name, (state, _) in moved.items() if state == "held"}
-            if held:  # Its lane may have recovered already, or not know of the hold yet.
-                await connection.execute(sql(_SENT_BACK), {"lanes": sorted(held)})
 
 
 async def pending_holds(connection: AsyncConnection) -> list[HoldOpened]:
@@ -331,41 +252,6 @@ async def _slots(connection: AsyncConnection, campaign_id: str, now: datetime) -
     statement = "SELECT next_slot_at FROM campaigns WHERE campaign_id = :id FOR UPDATE"
     row = (await connection.execute(sql(statement), {"id": campaign_id})).one()
     return Slots(row.next_slot_at or now)
-
-
-async def _write_outcomes(
-    connection: AsyncConnection, moved: dict[str, tuple[str, Outcome]]
-) -> None:
-    if not moved:
-        return
-    ones = [one for _, one in moved.values()]
-    await connection.execute(
-        sql(_OUTCOMES),
-        {
-            "ids": list(moved),
-            "states": [state for state, _ in moved.values()],
-            "reasons": [one.reason for one in ones],
-            "holds": [one.hold_id for one in ones],
-            "urls": [one.url for one in ones],
-            "publications": [one.publication for one in ones],
-        },
-    )
-
-
-async def _write_history(connection: AsyncConnection, outcomes: Sequence[Outcome]) -> None:
-    await connection.execute(
-        sql(_HISTORY),
-        {
-            "ids": [one.post_id for one in outcomes],
-            "attempts": [one.attempt for one in outcomes],
-            "results": [one.result for one in outcomes],
-            "times": [one.at for one in outcomes],
-            "reasons": [one.reason for one in outcomes],
-            "holds": [one.hold_id for one in outcomes],
-            "fences": [one.fence for one in outcomes],
-            "publications": [one.publication for one in outcomes],
-        },
-    )
 
 
 def _lateness(

@@ -30,10 +30,11 @@ from schemas.posts import DuePost, Outcome, RetractPost
 from schemas.topics import ACCOUNTS, DUE, FENCE_KEY, HOLDS, OUTCOMES, dead_letters_of, key_of
 from services.kit import broker as kafka
 from services.kit.telemetry import Clock, trace_id
+from services.scheduler.again import claim_stale, claim_unheard
 from services.scheduler.counts import sum_up
 from services.scheduler.lane_store import LaneStore
+from services.scheduler.outcome_store import record_outcomes
 from services.scheduler.store import Store
-from services.scheduler.unheard import ask_again
 
 GROUP: Final = "scheduler"
 TICK_S: Final = 0.1
@@ -119,13 +120,13 @@ class Stream:
                 if returned_at is None or now_s - pulse_s > PULSE_S:
                     returned_at, pulse_s = await self.store.pulse(), now_s
                     await self.lanes.apply_pending()
-                    self._claim(await self.store.claim_stale(), None)
+                    self._claim(await claim_stale(self.store.engine), None)
                 is_full = await self._claim_some(returned_at)
                 everywhere = now_s - look_s > LOOK_S
                 await self.store.look(everywhere=everywhere)
                 if everywhere:
                     look_s = now_s
-                    self._claim(await ask_again(self.store.engine), None)
+                    self._claim(await claim_unheard(self.store.engine), None)
                 is_full |= await self.lanes.recover_lanes()
             except (SQLAlchemyError, OSError) as error:
                 log.error("the queue does not answer", error=str(error))
@@ -207,7 +208,7 @@ class Stream:
                 )  # fmt: skip
             elif isinstance(ack, BaseException):
                 raise ack
-        await self.store.record_outcomes(refused)
+        await record_outcomes(self.store.engine, refused)
 
     async def ask_back(self, asked: RetractPost) -> None:
         """Ask the publisher to take an offer back; returns when Kafka has it."""
@@ -296,7 +297,7 @@ class Stream:
         """Write outcomes; one that the database refuses is kept aside, and keeps no other waiting."""
         while True:
             try:
-                await self.store.record_outcomes([one for _, one in outcomes])
+                await record_outcomes(self.store.engine, [one for _, one in outcomes])
             except DataError as error:
                 if len(outcomes) == 1:
                     await self._emit_dead_letter(outcomes[0][0], f"cannot be written: {error.orig}")

@@ -81,7 +81,7 @@ async def test_a_server_that_is_silent_is_an_outage_and_the_next_request_goes_to
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="Linux has it")
 async def test_the_kernel_gives_up_a_connection_whose_other_end_is_gone(system: System) -> None:
-    """Else an answer that nobody will send is waited for until SILENT_S; `./run bench loss` shows what it is worth."""
+    """Else an answer that nobody will send is waited for until SILENT_S; and PostgreSQL keeps what we have given up."""
     engine = database.new_engine(system.database, schema="public")
     try:
         async with engine.connect() as connection:
@@ -89,6 +89,8 @@ async def test_the_kernel_gives_up_a_connection_whose_other_end_is_gone(system: 
             its = raw.driver_connection._transport.get_extra_info("socket")  # type: ignore[union-attr]
             assert its.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == GONE_S * 1_000
             assert its.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            found = await connection.execute(text("SHOW tcp_user_timeout"))
+            assert found.scalar_one() == str(GONE_S * 1_000), "PostgreSQL's, too"
     finally:
         await engine.dispose()
 

@@ -31,6 +31,7 @@ from services.scheduler.event_store import (
     read_events,
     record_told,
 )
+from services.scheduler.outcome_store import record_outcomes
 from tests.builders import AT
 from tests.journey import Journey, wait_for
 from tests.queues import new_queue
@@ -225,7 +226,7 @@ async def test_an_outcome_is_one_event_however_often_it_is_read(journey: Journey
             result="published", at=AT,
         )  # fmt: skip
         for _ in range(3):
-            await queue.store.record_outcomes([outcome])
+            await record_outcomes(queue.store.engine, [outcome])
         found = await read_events(queue.engine, Position(), types=["offer.published"])
         assert [one["data"]["post_id"] for one in found] == [post_id]
     finally:

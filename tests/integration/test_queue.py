@@ -19,10 +19,11 @@ from services.kit.broker import new_broker
 from services.kit.cluster import Cluster
 from services.kit.telemetry import Clock
 from services.scheduler import counts, desk, lane_store
+from services.scheduler.again import claim_stale, claim_unheard
 from services.scheduler.app import VERSIONS
+from services.scheduler.outcome_store import record_outcomes
 from services.scheduler.store import Store
 from services.scheduler.stream import Stream
-from services.scheduler.unheard import ask_again
 from tests.builders import a_hold, a_release, an_outcome
 from tests.migrating import down_and_up
 from tests.queues import LONG_AGO, Queue, new_queue
@@ -123,13 +124,13 @@ async def test_a_claim_that_nobody_hands_over_is_claimed_again_with_the_same_num
 ) -> None:
     (post_id,) = await queue.add(-1 * S)
     (first,) = await queue.claim()
-    assert await queue.store.claim_stale() == []
+    assert await claim_stale(queue.store.engine) == []
     await queue.run("UPDATE posts SET claimed_at = now() - interval '20 seconds'")
-    (again,) = await queue.store.claim_stale()
+    (again,) = await claim_stale(queue.store.engine)
     assert again == first
     await queue.store.record_handed([post_id])
     await queue.run("UPDATE posts SET claimed_at = now() - interval '20 seconds'")
-    assert await queue.store.claim_stale() == []
+    assert await claim_stale(queue.store.engine) == []
 
 
 async def test_an_offer_of_which_nothing_was_heard_is_handed_over_again_and_sent_by_nobody(
@@ -139,18 +140,18 @@ async def test_an_offer_of_which_nothing_was_heard_is_handed_over_again_and_sent
     (post_id,) = await queue.add(-1 * S)
     (first,) = await queue.claim()
     await queue.store.record_handed([post_id])
-    assert await ask_again(queue.engine) == [], "it may still be of use"
+    assert await claim_unheard(queue.engine) == [], "it may still be of use"
     await queue.run(
         "UPDATE posts SET due_at = now() - interval '2 hours', latest_at = now() - interval '90 minutes'"
     )
-    assert await ask_again(queue.engine) == [], "it was handed over a moment ago"
+    assert await claim_unheard(queue.engine) == [], "it was handed over a moment ago"
     await queue.run("UPDATE posts SET changed_at = now() - interval '70 minutes'")
-    (again,) = await ask_again(queue.engine)
+    (again,) = await claim_unheard(queue.engine)
     assert (again.post.post_id, again.attempt) == (post_id, first.attempt)
     assert again.post.latest_at < datetime.now(UTC)
-    assert await ask_again(queue.engine) == [], "once"
+    assert await claim_unheard(queue.engine) == [], "once"
     await queue.store.record_handed([post_id])
-    assert await ask_again(queue.engine) == []
+    assert await claim_unheard(queue.engine) == []
 
 
 async def test_what_was_claimed_ahead_is_given_back_at_the_end(queue: Queue) -> None:
@@ -169,8 +170,9 @@ async def test_a_cancellation_of_what_is_in_hand_is_answered_by_what_comes_of_it
     async with queue.engine.begin() as connection:
         for post_id in (sent, held):
             assert await desk.cancel_post(connection, post_id, author="ada") == "asked"
-    await queue.store.record_outcomes(
-        [an_outcome(post_id=sent, result="published"), an_outcome(post_id=held, result="held")]
+    await record_outcomes(
+        queue.store.engine,
+        [an_outcome(post_id=sent, result="published"), an_outcome(post_id=held, result="held")],
     )
     assert (await queue.state(sent), await queue.state(held)) == ("published", "cancelled")
 
@@ -231,7 +233,9 @@ async def test_counts_are_those_of_the_rows_whatever_happens_to_them(queue: Queu
     await queue.claim()
     await counts.sum_up(queue.engine)
     await queue.store.record_handed(ids[:3])
-    await queue.store.record_outcomes([an_outcome(post_id=ids[0]), an_outcome(post_id=ids[1])])
+    await record_outcomes(
+        queue.store.engine, [an_outcome(post_id=ids[0]), an_outcome(post_id=ids[1])]
+    )
     await queue.run(
         "UPDATE posts SET due_at = due_at + interval '2 days', latest_at = latest_at + interval '2 days' WHERE post_id = :id",
         id=ids[2],
@@ -343,7 +347,7 @@ async def test_what_the_gate_sends_back_while_its_lane_recovers_is_not_left_in_i
         (lane,) = await other.execute(text(lane_store._RECOVERING), {"count": 1})
         kept = {"lane": lane.lane_id, "now": lane.now, "since": lane.recovers_at, "count": 9}
         assert list(await other.execute(text(lane_store._KEPT_BACK), kept)) == []
-        answer = asyncio.create_task(queue.store.record_outcomes([sent_back]))
+        answer = asyncio.create_task(record_outcomes(queue.store.engine, [sent_back]))
         while not answer.done() and not await waits_for_a_lock(queue):  # noqa: ASYNC110  # PostgreSQL rings no bell.
             await asyncio.sleep(0.02)
         await other.execute(text(lane_store._OPEN), {"lanes": [lane.lane_id]})

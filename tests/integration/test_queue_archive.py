@@ -18,6 +18,7 @@ from services.scheduler.answers import Key, forget_answers, keep_answers, recall
 from services.scheduler.app import VERSIONS
 from services.scheduler.archive import Archive
 from services.scheduler.file_api import EXPORT
+from services.scheduler.outcome_store import record_outcomes
 from services.scheduler.post_desk import PostDesk
 from tests.migrating import move
 from tests.queues import Queue, new_queue
@@ -37,11 +38,12 @@ async def settled(queue: Queue, *ages: timedelta) -> list[str]:
     ids = await queue.add(*(-0.1 * timedelta(seconds=1) for _ in ages))
     await queue.claim_all()
     at = datetime.now(UTC)
-    await queue.store.record_outcomes(
+    await record_outcomes(
+        queue.store.engine,
         [
             Outcome(post_id=one, kind="offer", account="a", attempt=1, result="published", at=at)
             for one in ids
-        ]
+        ],
     )
     for post_id, age in zip(ids, ages, strict=True):
         await queue.run(

@@ -31,8 +31,10 @@ from sqlalchemy import text
 from ops.embedded.system import System
 from schemas.holds import HoldOpened
 from schemas.posts import DuePost, Outcome
-from services.scheduler import campaign_desk, desk, lane_store, store
+from services.scheduler import again, campaign_desk, desk, lane_store, store
+from services.scheduler.again import claim_stale
 from services.scheduler.lane_store import set_running
+from services.scheduler.outcome_store import record_outcomes
 from services.scheduler.store import Store
 from tests.builders import a_hold, a_release, an_outcome
 from tests.queues import LONG_AGO, Queue, new_queue
@@ -178,7 +180,7 @@ class History(RuleBasedStateMachine):
     def tick(self) -> None:
         """Do what the scheduler does all the time."""
         self.do(self.queue.lanes.recover_lanes())
-        self.mail += self.do(self.queue.store.claim_stale())
+        self.mail += self.do(claim_stale(self.queue.store.engine))
         self.returned_at = self.do(self.queue.store.pulse())
         for due in self.do(self.queue.claim(self.returned_at)):
             self.must_be_allowed(due)
@@ -207,7 +209,7 @@ class History(RuleBasedStateMachine):
         if lost:
             self.mail.append(due)  # Its answer comes later.
             return
-        self.do(self.queue.store.record_outcomes([self.answer(due)]))
+        self.do(record_outcomes(self.queue.store.engine, [self.answer(due)]))
 
     @rule(line=st.sampled_from(LINES))
     def hold_what_is_at_the_gate(self, line: str) -> None:
@@ -283,7 +285,7 @@ MUTANTS = {
     "held lanes are claimed": (store, "_LANES", "l.state = 'open' AND ", ""),
     "holds that are not applied yet are passed over": (store, "_PENDING", "NOT applied", "false"),
     "paused lanes are claimed": (store, "_LANES", "AND l.running ", ""),
-    "stale claims are forgotten": (store, "_STALE", "state = 'claimed'", "state = 'lost'"),
+    "stale claims are forgotten": (again, "_STALE", "state = 'claimed'", "state = 'lost'"),
     "recovered lanes stay shut": (lane_store, "_OPEN", "state = 'open'", "state = 'held'"),
     "what the gate sent back is lost": (lane_store, "_KEPT_BACK", "p.state = 'held'", "false"),
     "what is too late goes out": (store, "_DECIDED", "new.state", "'queued'"),

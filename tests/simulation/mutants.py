@@ -24,8 +24,9 @@ _CLEARANCE, _JOB, _ENDS = (
     "services.publisher.ends",
 )
 _TAKE_BACK, _HOLDS = "services.publisher.takeback", "schemas.holds"
-_QUEUE, _LANES, _HANDS = (
-    "services.scheduler.store",
+_AGAIN, _OUTCOMES, _LANES, _HANDS = (
+    "services.scheduler.again",
+    "services.scheduler.outcome_store",
     "services.scheduler.lane_store",
     "services.scheduler.stream",
 )
@@ -193,12 +194,12 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "stale_forgotten": Mutant(
         "what a scheduler claimed that died is claimed by nobody again",
-        ((_QUEUE, "SELECT post_id FROM posts WHERE state = 'claimed'", "SELECT post_id FROM posts WHERE state = 'lost'"),),
+        ((_AGAIN, "SELECT post_id FROM posts WHERE state = 'claimed'", "SELECT post_id FROM posts WHERE state = 'lost'"),),
         queued=True,
     ),
     "sent_back_untold": Mutant(
         "a lane is not told of what the gate sent back",
-        ((_QUEUE, "            if held:  # Its lane", "            if False:  # Its lane"),),
+        ((_OUTCOMES, "        if held:  # Its lane", "        if False:  # Its lane"),),
         queued=True,
     ),
     "handed_early": Mutant(

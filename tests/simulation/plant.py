@@ -27,8 +27,8 @@ from services.publisher.paces import Paces
 from services.publisher.stream import Carries
 from services.publisher.stream import Stream as PublisherStream
 from services.publisher.takeback import TakeBack
+from services.scheduler import again
 from services.scheduler import desk as scheduler_desk
-from services.scheduler import store as scheduler_store
 from services.scheduler import stream as scheduler_stream
 from services.scheduler.lane_store import LaneStore
 from services.scheduler.store import Store
@@ -218,7 +218,7 @@ def in_place(log: Log, *, is_crowded: bool) -> Iterator[None]:
         patch.setattr(detector_store, "AIOKafkaConsumer", consumer)
         patch.setattr(publisher_partitions, "AIOKafkaAdminClient", lambda **_: Admin(log))
         patch.setattr(detector_stream, "SNAPSHOT_EVERY_S", SNAPSHOT_EVERY_S)
-        patch.setattr(scheduler_store, "CLAIM_STALE_S", STALE_S)
+        patch.setattr(again, "CLAIM_STALE_S", STALE_S)
         patch.setattr(scheduler_stream, "TICK_S", TICK_S)
         if is_crowded:
             patch.setattr(publisher_queues, "QUEUE_JOBS", QUEUE_JOBS)
