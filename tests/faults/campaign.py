@@ -58,6 +58,7 @@ MOST_IN_HAND: Final = 300
 COUNT_EVERY_S: Final = 2.0
 STANDS_S: Final = (2.0, 15.0)
 SETTLE_S: Final = 240.0
+STILL_S: Final = 15.0  # Another goes on with a take-back whose publisher was killed after ten.
 LINE: Final = "coast"
 EVERYTHING: Final = "*"
 CANCELLED, ASKED_BACK, TOO_LATE, SERVER_ERROR = 200, 202, 409, 500
@@ -312,12 +313,16 @@ class Campaign:
     # The end.
 
     def _come_to_rest(self) -> None:
-        """Wait until nothing moves: every offer has an end, or time is up."""
+        """Wait until nothing moves: every offer has an end, and none is being taken back, or time is up."""
         self.say("faults have ended; waiting for everything to come to rest")
-        until_s = time.monotonic() + SETTLE_S
+        still_s = time.monotonic()
+        until_s = still_s + SETTLE_S
         while time.monotonic() < until_s:
+            before = dict(self.history.outcomes)
             self._read_outcomes()
-            if self.history.all_ended():
+            if self.history.outcomes != before:
+                still_s = time.monotonic()
+            if self.history.all_ended() and time.monotonic() - still_s > STILL_S:
                 return
             time.sleep(COUNT_EVERY_S)
 
