@@ -1,4 +1,4 @@
-"""What a channel account takes: texts as its network counts them, pictures, and which accounts there are.
+"""What a channel account takes: texts as its network counts them, pictures, videos, and which accounts there are.
 
 The publisher, which knows the accounts, says so on `channels.accounts`; the scheduler checks an offer
 against it while it is written.
@@ -76,19 +76,29 @@ def fits(text: str, limit: TextLimit) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaLimit:
-    """Which pictures a post may have, and how many characters describe one (0: they are not shown)."""
+    """Which pictures a post may have, and how many characters describe one (0: they are not shown).
+
+    In their place it may have one video, of `video_bytes` at most; None: it may not. Where the network fetches
+    them itself, `bytes` and `video_bytes` may be 0: it knows.
+    """
 
     most: int
     bytes: int
     alt: int
     types: frozenset[str] = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
+    video_bytes: int | None = None
 
     def refusal(self, media: Sequence[Media]) -> str:
-        """Say what of these pictures is not taken; empty: all are."""
+        """Say what of these is not taken; empty: all are."""
+        videos = [number for number, one in enumerate(media) if one.is_video]
+        if videos and self.video_bytes is None:
+            return f"media/{videos[0]}/type: videos are not taken"
+        if videos and len(media) > 1:
+            return "media: a video stands alone, without pictures or another one"
         if len(media) > self.most:
             return f"media: {len(media)} pictures, and at most {self.most} are taken"
         for number, one in enumerate(media):
-            if one.type not in self.types:
+            if one.type not in self.types and not one.is_video:
                 return f"media/{number}/type: {one.type} is not taken"
             if self.alt and len(one.alt) > self.alt:
                 return f"media/{number}/alt: {len(one.alt)} of at most {self.alt} characters"
@@ -96,7 +106,7 @@ class MediaLimit:
 
 
 class ChannelAccount(Record):
-    """An account that posts can name, and what it takes; without a limit it takes any text, or no picture."""
+    """An account that posts can name, and what it takes; without a limit it takes any text, or no picture and no video."""
 
     TYPE: ClassVar[str] = "interlock.channel-account.v1"
     account: Account
@@ -124,7 +134,7 @@ def objections(
     if len(texts) > 1 and not account.takes_threads:
         found["thread"] = f"{account.account} ({account.channel}) takes posts of one part only"
     if media and account.media is None:
-        found["media"] = f"{account.account} ({account.channel}) takes no pictures"
+        found["media"] = f"{account.account} ({account.channel}) takes no pictures and no videos"
     if media and account.media is not None and (why := account.media.refusal(media)):
         found["media"] = f"{account.account}: {why}"
     return found

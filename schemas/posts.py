@@ -28,7 +28,7 @@ Result = Literal[
 ]
 
 
-MediaType = Literal["image/jpeg", "image/png", "image/gif", "image/webp"]
+MediaType = Literal["image/jpeg", "image/png", "image/gif", "image/webp", "video/mp4"]
 Link = Annotated[str, StringConstraints(max_length=2_000, pattern=r"^https?://[^\s\x00]+$")]
 MOST_MEDIA = 4
 MOST_PARTS = 20
@@ -45,11 +45,15 @@ def is_address(link: str) -> bool:
 
 
 class Media(Value):
-    """A picture of a post: where it is fetched, and the words for those who do not see it."""
+    """A picture or a video of a post: where it is fetched, and the words for those who do not see it."""
 
     url: Link
     type: MediaType
     alt: Annotated[str, StringConstraints(min_length=1, max_length=1_000), WithoutNul]
+
+    @property
+    def is_video(self) -> bool:
+        return self.type.startswith("video/")
 
 
 class Card(Value):

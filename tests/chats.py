@@ -156,6 +156,14 @@ def telegram(net: Network) -> FastAPI:
         net.posts[made["id"]]["media"] = [{"url": body["photo"]}]
         return {"ok": True, "result": {"message_id": int(made["id"])}}
 
+    @app.post("/bot{token}/sendVideo")
+    async def play(token: str, request: Request) -> Any:
+        assert token == TOKEN
+        body = await request.json()
+        made = _message(net, body["caption"])
+        net.posts[made["id"]]["media"] = [{"url": body["video"]}]
+        return {"ok": True, "result": {"message_id": int(made["id"])}}
+
     @app.post("/bot{token}/deleteMessage")
     async def remove(token: str, request: Request) -> Any:
         if token != TOKEN or net.posts.pop(str((await request.json())["message_id"]), None) is None:

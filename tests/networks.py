@@ -5,6 +5,7 @@ Each is a small application in memory: what it was asked to create stands in `po
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -17,6 +18,7 @@ WINDOW_S = 60
 DID = "did:plc:northlink"
 POSTS = f"at://{DID}/app.bsky.feed.post/"
 TOKEN = "the-secret-token-of-the-tests"
+BROKEN = b"nobody can play this"
 
 
 @dataclass
@@ -182,8 +184,9 @@ def _add_blobs(app: FastAPI, net: Network) -> None:
     async def upload(request: Request) -> Any:
         if answer := _wrong(net, request):
             return answer
-        name = net.keep(await request.body())
-        kind = request.headers["content-type"]
+        content, kind = await request.body(), request.headers["content-type"]
+        assert len(content) == int(request.headers["content-length"])
+        name = net.keep(content)
         return {"blob": {"$type": "blob", "ref": {"$link": name}, "mimeType": kind, "size": 1}}
 
 
@@ -198,8 +201,13 @@ def _add_records(app: FastAPI, net: Network) -> None:
         if uri in net.posts:
             return _xrpc(500, "InternalServerError", "Internal Server Error")
         net.posts[uri] = body["record"] | {"cid": f"cid-{net.new_id()}"}
-        images = body["record"].get("embed", {}).get("images", ())
-        found = [net.media[one["image"]["ref"]["$link"]] | {"alt": one["alt"]} for one in images]
+        embed = body["record"].get("embed", {})
+        images = embed.get("images", [embed] if "video" in embed else ())
+        found = [
+            net.media[one["video" if "video" in one else "image"]["ref"]["$link"]]
+            | {"alt": one["alt"]}
+            for one in images
+        ]
         net.posts[uri]["media"] = found
         return {"uri": uri, "cid": net.posts[uri]["cid"]}
 
@@ -280,6 +288,8 @@ def x(net: Network) -> FastAPI:
             assert form["media_category"] == "tweet_image"
             return {"data": {"id": net.keep(await form["media"].read())}}
 
+    _add_videos(app, net, must_know)
+
     @app.post("/2/media/metadata")
     async def describe(request: Request) -> Any:
         must_know(request)
@@ -294,3 +304,48 @@ def x(net: Network) -> FastAPI:
         return {"data": {"deleted": True}}
 
     return app
+
+
+def _add_videos(app: FastAPI, net: Network, must_know: Callable[[Request], None]) -> None:
+    """Add docs.x.com's upload in segments: it is worked on until it was asked for twice."""
+
+    def state(name: str) -> Any:
+        net.looks -= 1
+        is_done = net.looks < 0
+        info: dict[str, Any] = {
+            "state": "succeeded" if is_done else "in_progress", "check_after_secs": 0,
+        }  # fmt: skip
+        if net.media[name]["hex"].endswith(BROKEN.hex()):
+            info = {"state": "failed", "error": {"message": "file is corrupt"}}
+        return {"data": {"id": name, "processing_info": info}}
+
+    @app.post("/2/media/upload/initialize")
+    async def initialize(request: Request) -> Any:
+        must_know(request)
+        wanted = await request.json()
+        assert (wanted["media_category"], wanted["media_type"]) == ("tweet_video", "video/mp4")
+        net.looks = 2
+        return {"data": {"id": net.keep(b"", total=wanted["total_bytes"])}}
+
+    @app.post("/2/media/upload/{name}/append")
+    async def append(name: str, request: Request) -> Any:
+        must_know(request)
+        form: Any
+        async with request.form() as form:
+            one = net.media[name]
+            assert int(form["segment_index"]) == one.setdefault("segments", 0)
+            one["segments"] += 1
+            one["hex"] += (await form["media"].read()).hex()
+        return {}
+
+    @app.post("/2/media/upload/{name}/finalize")
+    async def finalize(name: str, request: Request) -> Any:
+        must_know(request)
+        assert len(net.media[name]["hex"]) == 2 * net.media[name].pop("total")
+        return state(name)
+
+    @app.get("/2/media/upload")
+    async def look(command: str, media_id: str, request: Request) -> Any:
+        must_know(request)
+        assert command == "STATUS"
+        return state(media_id)

@@ -139,7 +139,7 @@ def test_only_the_gate_clears_a_post() -> None:
     [
         p
         for p in service_files()
-        if "channels" in p.parts and p.stem not in ("__init__", "http", "pictures", "threads")
+        if "channels" in p.parts and p.stem not in ("__init__", "http", "media", "threads")
     ],
     ids=str,
 )

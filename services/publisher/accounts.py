@@ -33,7 +33,8 @@ class AccountBase(BaseModel):
     family: Family = "long"
     audience: Audience | None = None
     picture_hosts: frozenset[str] = Field(
-        default=frozenset(), description="hosts of pictures that may be at private addresses"
+        default=frozenset(),
+        description="hosts of pictures and videos that may be at private addresses",
     )
     apology: Text | None = Field(default=None, description="said where an offer was taken back")
 

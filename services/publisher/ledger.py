@@ -93,7 +93,7 @@ class Capabilities:
     `reads_back`: whether one can look a post up whose answer was lost: by its key, or by its words.
     `refuses_duplicates`: it refuses what it has already, and so says that it has it.
     `parallel`: how many offers may be under way at once; 1 keeps their order.
-    `media`: which pictures it takes; None: none. `threads`: an offer may have several parts.
+    `media`: which pictures and videos it takes; None: none. `threads`: an offer may have several parts.
     `has_rate`: the network tells of a limit that all who use the account share; `delete_bucket` is
     the one that deletions draw on.
     """
@@ -115,7 +115,7 @@ def refusal(post: Post, can: Capabilities | None) -> str:
     if can is None:
         return f"there is no channel account {post.account}"
     if post.media and can.media is None:
-        return "media: this channel takes no pictures"
+        return "media: this channel takes no pictures and no videos"
     if post.thread and not can.threads:
         return "thread: this channel takes posts of one part only"
     return can.media.refusal(post.media) if can.media else ""

@@ -14,17 +14,21 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI, Response
 
 from ops.embedded.process import free_port
+from schemas.posts import Media
 from services.kit.telemetry import Clock
 from services.publisher.accounts import BlueskyAccount
 from services.publisher.channels import NotSent, Refused
 from services.publisher.channels.bluesky import COLLECTION, Bluesky
 from services.publisher.clearance import Clearance
 from tests.builders import a_clearance, a_post
+from tests.faulty import served
 from tests.journey import wait_for
 
 PDS = Path(__file__).with_name("pds")
+MP4 = Path(__file__).parents[1] / "samples" / "media" / "harbour.mp4"
 HANDLE, PASSWORD = "northlink.test", "the-password-of-the-tests"
 
 
@@ -108,6 +112,32 @@ async def test_a_thread_hangs_together(server: str, channel: Bluesky) -> None:
     assert [known[uri]["reply"]["root"]["uri"] for uri in rest] == [root] * len(rest)
     await channel.retract(made)
     assert await records(server, channel) == {}
+
+
+async def test_a_video_is_uploaded_and_embedded_with_its_words(server: str) -> None:
+    app = FastAPI()
+
+    @app.get("/harbour.mp4")
+    async def get() -> Response:
+        return Response(MP4.read_bytes())
+
+    async with served(app) as files:
+        values = {
+            "channel": "bluesky", "url": server, "handle": HANDLE, "password": PASSWORD,
+            "picture_hosts": ["127.0.0.1"],
+        }  # fmt: skip
+        channel = Bluesky(BlueskyAccount.model_validate(values), Clock())
+        media = Media(url=f"{files.address}/harbour.mp4", type="video/mp4", alt="A harbour")
+        made = await channel.publish(cleared("To the sea", media=(media,)), key="played")
+        (record,) = (await records(server, channel)).values()
+        embed = record["embed"]
+        assert (embed["$type"], embed["alt"]) == ("app.bsky.embed.video", "A harbour")
+        assert (embed["video"]["mimeType"], embed["video"]["size"]) == (
+            "video/mp4",
+            MP4.stat().st_size,
+        )
+        await channel.retract(made)
+        await channel.aclose()
 
 
 async def test_a_session_whose_token_is_no_good_is_renewed(channel: Bluesky) -> None:

@@ -37,6 +37,7 @@ __all__ = ["store"]  # A fixture.
 NAME, MAIL, PASSWORD = "northlink", "a@northlink.example", "the-Password-0f-the-tests!"
 NOWHERE = "urn:ietf:wg:oauth:2.0:oob"
 SCOPES = "read write"
+MP4 = Path(__file__).parents[1] / "samples" / "media" / "harbour.mp4"
 PNG = (Path(__file__).parents[2] / "docs" / "page-phone.png").read_bytes()
 
 
@@ -197,6 +198,27 @@ async def test_a_picture_stands_there_with_its_words(server: Server) -> None:
         (status,) = server.statuses()
         (shown,) = status["media_attachments"]
         assert (shown["type"], shown["description"]) == ("image", "A harbour")
+        await channel.retract(made)
+        await channel.aclose()
+
+
+async def test_a_video_stands_there_with_its_words(server: Server) -> None:
+    app = FastAPI()
+
+    @app.get("/harbour.mp4")
+    async def get() -> Response:
+        return Response(MP4.read_bytes())
+
+    async with served(app) as files:
+        account = an_account(server.url, server.token)
+        hosts = account.model_copy(update={"picture_hosts": ("127.0.0.1",)})
+        channel = Mastodon(hosts, Clock())
+        media = Media(url=f"{files.address}/harbour.mp4", type="video/mp4", alt="A harbour")
+        made = await channel.publish(cleared("To the sea", media=(media,)), key="played")
+        (status,) = server.statuses()
+        (shown,) = status["media_attachments"]
+        assert (shown["type"], shown["description"]) == ("video", "A harbour")
+        assert shown["meta"]["original"]["width"] == 64
         await channel.retract(made)
         await channel.aclose()
 

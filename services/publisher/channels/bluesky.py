@@ -7,7 +7,9 @@
   (`ExpiredToken`, HTTP 400), for logins are limited to 30 in five minutes.
 - `app.bsky.feed.post`: 300 graphemes and 3,000 bytes; links and tags are facets with byte offsets
   (docs.bsky.app/docs/advanced-guides/post-richtext).
-- Pictures: `com.atproto.repo.uploadBlob`, four of a million bytes each (app.bsky.embed.images); a link
+- Pictures: `com.atproto.repo.uploadBlob`, four of a million bytes each (app.bsky.embed.images), or a video of a
+  hundred million (app.bsky.embed.video; docs.bsky.app/docs/tutorials/video, "Simple method": people see it some
+  seconds later than the words); a link
   is shown as the post's card says (app.bsky.embed.external), for the network does not look by itself.
 - Limits: `RateLimit-*`, an epoch; creations and deletions draw on the same points
   (docs.bsky.app/docs/advanced-guides/rate-limits).
@@ -37,15 +39,16 @@ from services.publisher.channels import (
     as_documented,
 )
 from services.publisher.channels.http import ask, failure, new_client, told_by
-from services.publisher.channels.pictures import Picture, Pictures
+from services.publisher.channels.media import Attachment, Attachments
 from services.publisher.channels.threads import Part, Threads
 from services.publisher.clearance import Clearance
 from services.publisher.ledger import Capabilities
 from services.publisher.rates import Told
 
+UPLOAD_S: Final = 60.0  # Until it answers, behind the last byte.
 COLLECTION: Final = "app.bsky.feed.post"
 _LIMIT: Final = TextLimit(most=300, unit="graphemes", bytes=3_000)
-_MEDIA: Final = MediaLimit(most=4, bytes=1_000_000, alt=1_000)
+_MEDIA: Final = MediaLimit(most=4, bytes=1_000_000, alt=1_000, video_bytes=100_000_000)
 _TAG: Final = regex.compile(r"(?<=^|\s)#(\p{L}[\p{L}\p{N}_]{0,63})")
 _BASE32: Final = "234567abcdefghijklmnopqrstuvwxyz"
 _TID_CHARS: Final = 13
@@ -70,17 +73,17 @@ class Bluesky(Threads):
     def __init__(self, account: BlueskyAccount, clock: Clock) -> None:
         self.account, self.clock = account, clock
         self.client = new_client(base_url=account.url)
-        self.pictures = Pictures(_MEDIA, allowed=account.picture_hosts)
+        self.attachments = Attachments(_MEDIA, allowed=account.picture_hosts)
         self.session: dict[str, str] = {}
         self.cids: dict[str, str] = {}  # Of what was posted last, by address.
         self.login = asyncio.Lock()
 
     async def _send(self, clearance: Clearance, part: Part) -> Publication:
         post = clearance.post
-        images = await self.pictures.of(post, self._upload) if part.number == 0 else []
+        uploaded = await self.attachments.of(post, self._upload) if part.number == 0 else []
         await self._sign_in()
         record = self._record(post, part.text)
-        if part.number == 0 and (embed := _embed(post, images)):
+        if part.number == 0 and (embed := _embed(post, uploaded)):
             record["embed"] = embed
         if part.above:
             root, parent = await self._ref(part.above[0]), await self._ref(part.above[-1])
@@ -118,16 +121,21 @@ class Bluesky(Threads):
             _, told = await self._call("POST", "com.atproto.repo.deleteRecord", json=body)
         return Retracted(told=told)
 
-    async def _upload(self, picture: Picture) -> dict[str, Any]:
-        headers = {"content-type": picture.media.type}
+    async def _upload(self, attachment: Attachment) -> dict[str, Any]:
+        headers = {"content-type": attachment.media.type, "content-length": str(attachment.size)}
         answer, _ = await self._call(
-            "POST", "com.atproto.repo.uploadBlob", content=picture.content, headers=headers
+            "POST",
+            "com.atproto.repo.uploadBlob",
+            content=attachment,
+            headers=headers,
+            timeout=UPLOAD_S,
         )
-        return {"alt": picture.media.alt, "image": answer.json()["blob"]}
+        kind = "video" if attachment.media.is_video else "image"
+        return {"alt": attachment.media.alt, kind: answer.json()["blob"]}
 
     async def aclose(self) -> None:
         await self.client.aclose()
-        await self.pictures.aclose()
+        await self.attachments.aclose()
 
     def _record(self, post: Post, text: str) -> dict[str, Any]:
         record: dict[str, Any] = {
@@ -244,9 +252,11 @@ def _session(answer: httpx.Response) -> dict[str, str]:
         return {name: str(found[name]) for name in ("did", "accessJwt", "refreshJwt")}
 
 
-def _embed(post: Post, images: list[dict[str, Any]]) -> dict[str, Any] | None:
-    if images:
-        return {"$type": "app.bsky.embed.images", "images": images}
+def _embed(post: Post, uploaded: list[dict[str, Any]]) -> dict[str, Any] | None:
+    if uploaded and "video" in uploaded[0]:
+        return {"$type": "app.bsky.embed.video"} | uploaded[0]
+    if uploaded:
+        return {"$type": "app.bsky.embed.images", "images": uploaded}
     if post.card is None:
         return None
     card = {"uri": post.card.url, "title": post.card.title, "description": post.card.description}

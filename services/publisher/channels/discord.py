@@ -7,7 +7,7 @@
   nonce and cannot be read: a lost answer stays unknown.
 - Both delete (`DELETE …/messages/{id}`). Limits: `X-RateLimit-*` of a bucket (topics/rate-limits);
   2,000 characters, counted here in UTF-16, which is never less.
-- Pictures go with the message, as `files[n]` beside `payload_json` (reference#uploading-files): 10 MiB,
+- Pictures, or a video, go with the message, as `files[n]` beside `payload_json` (reference#uploading-files): 10 MiB,
   1,024 characters each to describe it. A link is unfurled by Discord itself.
 - Nobody is mentioned: `allowed_mentions` is empty.
 """
@@ -27,7 +27,7 @@ from services.kit.telemetry import Clock
 from services.publisher.accounts import DiscordAccount
 from services.publisher.channels import Publication, Retracted
 from services.publisher.channels.http import ask, is_within, new_client, told_by
-from services.publisher.channels.pictures import Picture, Pictures, as_it_is
+from services.publisher.channels.media import Attachment, Attachments, as_it_is
 from services.publisher.channels.threads import Part, Threads
 from services.publisher.clearance import Clearance
 from services.publisher.ledger import Capabilities
@@ -36,7 +36,7 @@ from services.publisher.rates import Told
 NONCE_S = 120.0
 NONCE_CHARS = 25
 NEWEST = 100
-_MEDIA = MediaLimit(most=4, bytes=10 * 1024 * 1024, alt=1_024)
+_MEDIA = MediaLimit(most=4, bytes=10 * 1024 * 1024, alt=1_024, video_bytes=10 * 1024 * 1024)
 _LIMIT = TextLimit(most=2_000, unit="utf16")
 _GONE = frozenset({404})
 
@@ -56,7 +56,7 @@ class Discord(Threads):
             threads=True,
             has_rate=True,
         )
-        self.pictures = Pictures(_MEDIA, allowed=account.picture_hosts)
+        self.attachments = Attachments(_MEDIA, allowed=account.picture_hosts)
         if account.webhook is not None:
             self.path, self.headers = account.webhook.get_secret_value(), {}
         else:
@@ -72,8 +72,8 @@ class Discord(Threads):
             nonce = hashlib.sha256(f"{part.key}.{part.number}".encode()).hexdigest()[:NONCE_CHARS]
             body |= {"nonce": nonce, "enforce_nonce": True}
         first = part.number == 0
-        pictures = await self.pictures.of(clearance.post, as_it_is) if first else []
-        values = _with_files(body, pictures)
+        attachments = await self.attachments.of(clearance.post, as_it_is) if first else []
+        values = _with_files(body, attachments)
         answer, told = await self._ask("POST", where, clearance=clearance, **values)
         return Publication(str(answer.json()["id"]), None, told)
 
@@ -101,7 +101,7 @@ class Discord(Threads):
 
     async def aclose(self) -> None:
         await self.client.aclose()
-        await self.pictures.aclose()
+        await self.attachments.aclose()
 
     async def _ask(
         self, method: str, url: str, *, bucket: str = "create", **values: Any
@@ -122,11 +122,11 @@ class Discord(Threads):
         )
 
 
-def _with_files(body: dict[str, Any], pictures: list[Picture]) -> dict[str, Any]:
-    if not pictures:
+def _with_files(body: dict[str, Any], attachments: list[Attachment]) -> dict[str, Any]:
+    if not attachments:
         return {"json": body}
-    described = [{"id": n, "description": one.media.alt} for n, one in enumerate(pictures)]
+    described = [{"id": n, "description": one.media.alt} for n, one in enumerate(attachments)]
     files = {
-        f"files[{n}]": (one.name, one.content, one.media.type) for n, one in enumerate(pictures)
+        f"files[{n}]": (one.name, one.content, one.media.type) for n, one in enumerate(attachments)
     }
     return {"data": {"payload_json": json.dumps(body | {"attachments": described})}, "files": files}

@@ -24,7 +24,7 @@ from schemas.posts import Post
 from services.kit.telemetry import Clock
 from services.publisher.accounts import EmailAccount, Smtp
 from services.publisher.channels import NotSent, Partly, Publication, Refused, Retracted, Uncertain
-from services.publisher.channels.pictures import Picture, Pictures, as_it_is
+from services.publisher.channels.media import Attachment, Attachments, as_it_is
 from services.publisher.clearance import Clearance
 from services.publisher.gate import TooLate
 from services.publisher.ledger import Capabilities
@@ -83,18 +83,18 @@ class Email:
         self, account: EmailAccount, people: People, clock: Clock, *, base_url: str
     ) -> None:
         self.account, self.people, self.clock, self.base_url = account, people, clock, base_url
-        self.pictures = Pictures(_MEDIA, allowed=account.picture_hosts)
+        self.attachments = Attachments(_MEDIA, allowed=account.picture_hosts)
 
     async def publish(self, clearance: Clearance, *, key: str) -> Publication:
         post, done = clearance.post, _Round()
         known = await self.people.delivered(key)
         recipients = await self._recipients(post)
         left = [one for one in recipients if self._is_left(post, known.get(one.address), done)]
-        pictures: list[Picture] = await self.pictures.of(post, as_it_is) if left else []
+        attachments: list[Attachment] = await self.attachments.of(post, as_it_is) if left else []
         if left:
             async with _connected(_ServerOf(self.account.smtp, clearance)) as client:
                 for one in left:
-                    if not await self._send(client, clearance, pictures, one, done):
+                    if not await self._send(client, clearance, attachments, one, done):
                         break
         return self._result(key, len(recipients), done)
 
@@ -109,18 +109,18 @@ class Email:
         self,
         client: aiosmtplib.SMTP,
         clearance: Clearance,
-        pictures: list[Picture],
+        attachments: list[Attachment],
         one: Recipient,
         done: _Round,
     ) -> bool:
         """Send one mail; False where the connection is of no more use, or the clearance ran out."""
         key = clearance.post.post_id
         message = self._message(clearance.post, key, one)
-        for picture in pictures:
+        for attachment in attachments:
             message.add_attachment(
-                picture.content, maintype="image",
-                subtype=picture.media.type.partition("/")[2], filename=picture.name,
-                headers=[f"Content-Description: {picture.media.alt}"],
+                attachment.read(), maintype="image",
+                subtype=attachment.media.type.partition("/")[2], filename=attachment.name,
+                headers=[f"Content-Description: {attachment.media.alt}"],
             )  # fmt: skip
         await self.people.note(key, one.address, "begun")
         try:
@@ -215,7 +215,7 @@ class Email:
         raise Refused("a mail cannot be taken back")
 
     async def aclose(self) -> None:
-        await self.pictures.aclose()
+        await self.attachments.aclose()
 
 
 class _Server(aiosmtplib.SMTP):

@@ -14,9 +14,8 @@ from services.publisher.channels import NotSent, Publication, Retracted, Unknown
 from services.publisher.clearance import Clearance
 from services.publisher.ledger import Capabilities
 
-_MEDIA = MediaLimit(
-    most=4, bytes=0, alt=1_000
-)  # A link each: the page loads nothing from elsewhere.
+# A link each: the page loads nothing from elsewhere.
+_MEDIA = MediaLimit(most=4, bytes=0, alt=1_000, video_bytes=0)
 PARALLEL = 4  # As many as leave connections of the pool to others.
 
 

@@ -7,7 +7,7 @@
   became of the first. Which server it is NodeInfo says (nodeinfo.diaspora.software/protocol); where it is none that
   keeps them, none is sent, and the words are searched for at once.
 - `POST /api/v2/media` (methods/media/#v2): four pictures, 16 MB and 1,500 characters each to describe
-  it; 202 says that it is still worked on, and `GET /api/v1/media/:id` answers 206 until it is done.
+  it, or one video of 99 MB; 202 says that it is still worked on, and `GET /api/v1/media/:id` answers 206 until it is done.
 - `DELETE /api/v1/statuses/:id` (#delete) answers with the status, and so with what it had: replies and
   reshares of other people stay.
 - Limits (docs.joinmastodon.org/api/rate-limits): `X-RateLimit-*`, the reset in ISO 8601; deletions
@@ -42,7 +42,7 @@ from services.publisher.channels import (
     as_documented,
 )
 from services.publisher.channels.http import ask, is_within, new_client, told_by
-from services.publisher.channels.pictures import Picture, Pictures
+from services.publisher.channels.media import Attachment, Attachments
 from services.publisher.channels.threads import Part, Threads
 from services.publisher.clearance import Clearance
 from services.publisher.ledger import Capabilities
@@ -53,8 +53,9 @@ LINK_CHARS = 23
 NEWEST = 40  # As many as one answer has.
 KEEPS_KEYS = frozenset({"mastodon", "pleroma", "akkoma", "hollo"})
 LEARN_S = 2.0
-LOOKS, LOOK_EVERY_S = 20, 0.5
-_MEDIA = MediaLimit(most=4, bytes=16_000_000, alt=1_500)
+LOOKS, VIDEO_LOOKS, LOOK_EVERY_S = 20, 600, 0.5
+UPLOAD_S = 60.0  # Until it answers, behind the last byte.
+_MEDIA = MediaLimit(most=4, bytes=16_000_000, alt=1_500, video_bytes=99 * 1024 * 1024)
 _GONE = frozenset({404})
 
 
@@ -75,14 +76,14 @@ class Mastodon(Threads):
             threads=True,
             has_rate=True,
         )
-        self.pictures = Pictures(_MEDIA, allowed=account.picture_hosts)
+        self.attachments = Attachments(_MEDIA, allowed=account.picture_hosts)
         self.client = new_client(base_url=account.url)
         self.software: str | None = None  # None: it did not say yet.
 
     async def _send(self, clearance: Clearance, part: Part) -> Publication:
         post = clearance.post
         form: dict[str, Any] = {"status": part.text, "visibility": self.account.visibility}
-        if part.number == 0 and (media := await self.pictures.of(post, self._upload)):
+        if part.number == 0 and (media := await self.attachments.of(post, self._upload)):
             form["media_ids[]"] = media
         await self.learn()
         if post.language:
@@ -124,19 +125,19 @@ class Mastodon(Threads):
         said = ", ".join(f"{count} {what}" for what, count in remains.items() if count)
         return Retracted(f"{said} of others were there" if said else "", told)
 
-    async def _upload(self, picture: Picture) -> str:
+    async def _upload(self, attachment: Attachment) -> str:
         answer, _ = await self._ask(
             "POST", "/api/v2/media", bucket="media",
-            files={"file": (picture.name, picture.content, picture.media.type)},
-            data={"description": picture.media.alt},
+            files={"file": (attachment.name, attachment.content, attachment.media.type)},
+            data={"description": attachment.media.alt}, timeout=UPLOAD_S,
         )  # fmt: skip
         path = f"/api/v1/media/{answer.json()['id']}"
-        for _ in range(LOOKS):
+        for _ in range(VIDEO_LOOKS if attachment.media.is_video else LOOKS):
             if answer.status_code == HTTPStatus.OK:
                 return str(answer.json()["id"])
             await asyncio.sleep(LOOK_EVERY_S)
             answer, _ = await self._ask("GET", path)
-        raise NotSent("the server is still at work on a picture")
+        raise NotSent("the server is still at work on what was uploaded")
 
     async def learn(self) -> None:
         """Ask once which server this is: what becomes of a second try depends on it."""
@@ -161,7 +162,7 @@ class Mastodon(Threads):
 
     async def aclose(self) -> None:
         await self.client.aclose()
-        await self.pictures.aclose()
+        await self.attachments.aclose()
 
     def _headers(self, key: str = "") -> dict[str, str]:
         headers = {"authorization": f"Bearer {self.account.token.get_secret_value()}"}

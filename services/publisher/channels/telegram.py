@@ -2,6 +2,7 @@
 
 - `sendMessage` knows no key and nothing can be read back: a lost answer stays unknown.
 - `deleteMessage` works within 48 hours of a message, and says so behind them.
+- `sendPhoto` and `sendVideo` by an address, from which Telegram fetches ("Sending files": a video of 20 MB).
 - 429 with `parameters.retry_after` (core.telegram.org/bots/faq, limits: one message a second in a chat);
   4,096 UTF-16 code units behind entities.
 - The token is a part of the address: no error of the connection may carry it.
@@ -27,7 +28,9 @@ from services.publisher.rates import Told
 
 _LIMIT: Final = TextLimit(most=4_096, unit="utf16")
 _CAPTION: Final = TextLimit(most=1_024, unit="utf16")
-_MEDIA: Final = MediaLimit(most=1, bytes=0, alt=0)  # Telegram fetches it, and describes none.
+_MEDIA: Final = MediaLimit(
+    most=1, bytes=0, alt=0, video_bytes=20_000_000
+)  # It fetches, and describes none.
 
 
 class Telegram(Threads):
@@ -50,13 +53,15 @@ class Telegram(Threads):
         return texts_of(post, _LIMIT, first=_CAPTION if post.media else None)
 
     async def _send(self, clearance: Clearance, part: Part) -> Publication:
+        method = "sendMessage"
         body: dict[str, Any] = {"chat_id": self.account.chat_id, "text": part.text}
         if clearance.post.media and part.number == 0:
-            photo = clearance.post.media[0].url
-            body = {"chat_id": self.account.chat_id, "photo": photo, "caption": part.text}
+            (one,) = clearance.post.media
+            kind = "video" if one.is_video else "photo"
+            method = f"send{kind.capitalize()}"
+            body = {"chat_id": self.account.chat_id, kind: one.url, "caption": part.text}
         if part.above:
             body["reply_parameters"] = {"message_id": int(part.above[-1])}
-        method = "sendPhoto" if "photo" in body else "sendMessage"
         made = await self._call(method, body, clearance=clearance)
         return Publication(str(made["result"]["message_id"]))
 

@@ -20,7 +20,9 @@ from services.publisher.clearance import Clearance
 from services.publisher.ledger import Capabilities
 
 CONNECTIONS = 40
-_MEDIA = MediaLimit(most=4, bytes=0, alt=1_000)  # The receiver is told where they are.
+_MEDIA = MediaLimit(
+    most=4, bytes=0, alt=1_000, video_bytes=0
+)  # The receiver is told where they are.
 
 
 class Webhook:

@@ -4,11 +4,14 @@
   has posted just before: 403, "duplicate content". Behind a lost answer that refusal is evidence that the
   post is there, though under an id that nobody told us: it cannot be taken back.
 - `DELETE /2/tweets/:id` (docs.x.com/x-api/posts/delete-post). Limits: `x-rate-limit-*`, an epoch.
+- Pictures: `POST /2/media/upload`, with their words; a video in segments, to be waited for
+  (docs.x.com/x-api/media/quickstart/media-upload-chunked), and without: X takes words for pictures only.
 - 280 weighted characters; a link counts 23 (docs.x.com/fundamentals/counting-characters).
 """
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime
 from typing import Any, Final, Literal
 
@@ -20,20 +23,24 @@ from services.kit.telemetry import Clock
 from services.publisher.accounts import XAccount
 from services.publisher.channels import (
     Duplicate,
+    NotSent,
     Publication,
     Refused,
     Retracted,
     Uncertain,
 )
 from services.publisher.channels.http import ask, new_client, told_by
-from services.publisher.channels.pictures import Picture, Pictures
+from services.publisher.channels.media import Attachment, Attachments
 from services.publisher.channels.threads import Part, Threads
 from services.publisher.clearance import Clearance
 from services.publisher.ledger import Capabilities
 from services.publisher.rates import Told
 
 _LIMIT: Final = TextLimit(most=280, unit="weighted", link=23)
-_MEDIA: Final = MediaLimit(most=4, bytes=5 * 1024 * 1024, alt=1_000)
+_MEDIA: Final = MediaLimit(most=4, bytes=5 * 1024 * 1024, alt=1_000, video_bytes=100_000_000)
+SEGMENT_BYTES: Final = 4 * 1024 * 1024
+LOOKS: Final = 60
+LOOK_AFTER_S: Final = 5.0  # Where it does not say.
 _GONE: Final = frozenset({404})
 
 
@@ -53,7 +60,7 @@ class X(Threads):
     def __init__(self, account: XAccount, clock: Clock) -> None:
         self.account, self.clock = account, clock
         self.client = new_client(keeps=False)
-        self.pictures = Pictures(_MEDIA, allowed=account.picture_hosts)
+        self.attachments = Attachments(_MEDIA, allowed=account.picture_hosts)
         self.signer = Client(
             account.consumer_key,
             client_secret=account.consumer_secret.get_secret_value(),
@@ -63,7 +70,7 @@ class X(Threads):
 
     async def _send(self, clearance: Clearance, part: Part) -> Publication:
         body: dict[str, Any] = {"text": part.text}
-        if part.number == 0 and (media := await self.pictures.of(clearance.post, self._upload)):
+        if part.number == 0 and (media := await self.attachments.of(clearance.post, self._upload)):
             body["media"] = {"media_ids": media}
         if part.above:
             body["reply"] = {"in_reply_to_tweet_id": part.above[-1]}
@@ -85,23 +92,54 @@ class X(Threads):
             _, told = await self._ask("DELETE", path, bucket="delete", allowed=_GONE)
         return Retracted(told=told)
 
-    async def _upload(self, picture: Picture) -> str:
-        sent = {"media": (picture.name, picture.content, picture.media.type)}
-        kind = "tweet_gif" if picture.media.type == "image/gif" else "tweet_image"
+    async def _upload(self, attachment: Attachment) -> str:
+        if attachment.media.is_video:
+            return await self._upload_video(attachment)
+        sent = {"media": (attachment.name, attachment.read(), attachment.media.type)}
+        kind = "tweet_gif" if attachment.media.type == "image/gif" else "tweet_image"
         answer, _ = await self._ask(
             "POST", "/2/media/upload", bucket="media", files=sent, data={"media_category": kind}
         )
         media_id = str(answer.json()["data"]["id"])
-        described = {"id": media_id, "metadata": {"alt_text": {"text": picture.media.alt}}}
+        described = {"id": media_id, "metadata": {"alt_text": {"text": attachment.media.alt}}}
         await self._ask("POST", "/2/media/metadata", bucket="media", json=described)
         return media_id
 
+    async def _upload_video(self, video: Attachment) -> str:
+        wanted = {
+            "media_type": video.media.type, "media_category": "tweet_video", "total_bytes": video.size,
+        }  # fmt: skip
+        made, _ = await self._ask("POST", "/2/media/upload/initialize", bucket="media", json=wanted)
+        media_id, number = str(made.json()["data"]["id"]), 0
+        async for segment in video.chunks(SEGMENT_BYTES):
+            await self._ask(
+                "POST", f"/2/media/upload/{media_id}/append", bucket="media",
+                files={"media": (video.name, segment, video.media.type)}, data={"segment_index": str(number)},
+            )  # fmt: skip
+            number += 1
+        answer, _ = await self._ask("POST", f"/2/media/upload/{media_id}/finalize", bucket="media")
+        for _ in range(LOOKS):
+            state = answer.json()["data"].get("processing_info", {"state": "succeeded"})
+            if state["state"] == "succeeded":
+                return media_id
+            if state["state"] == "failed":
+                raise Refused(f"X cannot use the video: {state.get('error', state)}")
+            await asyncio.sleep(float(state.get("check_after_secs", LOOK_AFTER_S)))
+            query = f"/2/media/upload?command=STATUS&media_id={media_id}"
+            answer, _ = await self._ask("GET", query, bucket="media")
+        raise NotSent("X is still at work on a video")
+
     async def aclose(self) -> None:
         await self.client.aclose()
-        await self.pictures.aclose()
+        await self.attachments.aclose()
 
     async def _ask(
-        self, method: Literal["POST", "DELETE"], path: str, *, bucket: str = "create", **values: Any
+        self,
+        method: Literal["GET", "POST", "DELETE"],
+        path: str,
+        *,
+        bucket: str = "create",
+        **values: Any,
     ) -> tuple[httpx.Response, Told | None]:
         def hear(answer: httpx.Response, now: datetime) -> Told | None:
             return told_by(answer, now, prefix="x-rate-limit", bucket=bucket)

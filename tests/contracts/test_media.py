@@ -1,11 +1,11 @@
-"""Pictures on every channel that takes them: what stands there, with its words; and what goes wrong."""
+"""Pictures and videos on every channel that takes them: what stands there, with its words; and what goes wrong."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from fastapi import FastAPI, Response
@@ -17,7 +17,7 @@ from services.kit import database
 from services.kit.outbound import Forbidden, is_public, new_client
 from services.publisher.channels import NotSent, Refused
 from services.publisher.channels.feed import Feed
-from services.publisher.channels.pictures import Pictures
+from services.publisher.channels.media import Attachments
 from services.publisher.gate import TooLate
 from services.publisher.ledger import Capabilities, refusal
 from services.publisher.page_store import PageStore
@@ -25,12 +25,14 @@ from services.publisher.store import SCHEMA
 from tests.builders import a_clearance, a_post
 from tests.channels import CHANNELS, Case, a_case
 from tests.faulty import Faulty, served
+from tests.networks import BROKEN
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"a harbour in the sun"
+MP4 = b"\x00\x00\x00\x18ftypmp42" + b"a harbour in the wind" * 2_000
 ALT = "A harbour in the sun"
 UPLOADED = ("mastodon", "bluesky", "discord (bot)", "discord (webhook)", "x")
 LINKED = ("slack", "teams", "webhook")
-LIMIT = MediaLimit(most=4, bytes=1_000, alt=1_000)
+LIMIT = MediaLimit(most=4, bytes=1_000, alt=1_000, video_bytes=1_000)
 
 
 @dataclass
@@ -42,13 +44,19 @@ class Files:
     faulty: Faulty | None = None
 
     def media(self, name: str = "harbour.png") -> Media:
-        return Media(url=f"{self.address}/{name}", type="image/png", alt=ALT)
+        kind: Literal["video/mp4", "image/png"] = (
+            "video/mp4" if name.endswith("mp4") else "image/png"
+        )
+        return Media(url=f"{self.address}/{name}", type=kind, alt=ALT)
 
 
 @pytest.fixture
 async def files() -> AsyncIterator[Files]:
     found, app = Files(), FastAPI()
-    bodies = {"harbour.png": PNG, "page.html": b"<html>", "big.png": PNG + b"a" * 20_000_000}
+    bodies = {
+        "harbour.png": PNG, "page.html": b"<html>", "big.png": PNG + b"a" * 20_000_000,
+        "harbour.mp4": MP4, "broken.mp4": MP4 + BROKEN, "page.mp4": b"<html>",
+    }  # fmt: skip
 
     @app.get("/{name}")
     async def get(name: str) -> Response:
@@ -79,6 +87,60 @@ async def test_a_picture_stands_there_with_its_words(
         post = offer(files.media())
         await case.channel.publish(a_clearance(post), key=post.post_id)
         assert shown(case) == [{"hex": PNG.hex(), "alt": ALT}]
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+@pytest.mark.parametrize("name", UPLOADED)
+async def test_a_video_stands_there_with_its_words(
+    name: str, in_memory: bool, files: Files, system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """X takes words for pictures only."""
+    monkeypatch.setattr("services.publisher.channels.x.SEGMENT_BYTES", len(MP4) // 3)
+    if not in_memory:
+        monkeypatch.setattr("services.publisher.channels.media.IN_MEMORY_BYTES", len(MP4) // 2)
+    async with a_case(name, system) as case:
+        post = offer(files.media("harbour.mp4"))
+        await case.channel.publish(a_clearance(post), key=post.post_id)
+        (one,) = shown(case)
+        assert bytes.fromhex(one["hex"]) == MP4
+        assert one.get("alt") == (None if name == "x" else ALT)
+        assert one.get("segments") == (3 if name == "x" else None)
+
+
+async def test_a_video_that_x_cannot_use_is_refused(files: Files, system: System) -> None:
+    async with a_case("x", system) as case:
+        post = offer(files.media("broken.mp4"))
+        with pytest.raises(Refused, match="file is corrupt"):
+            await case.channel.publish(a_clearance(post), key=post.post_id)
+        assert case.net.posts == {}
+
+
+@pytest.mark.parametrize("name", ["telegram", "webhook"])
+async def test_a_video_is_fetched_by_the_network_where_it_fetches(
+    name: str, files: Files, system: System
+) -> None:
+    async with a_case(name, system) as case:
+        post = offer(files.media("harbour.mp4"))
+        await case.channel.publish(a_clearance(post), key=post.post_id)
+        (one,) = shown(case)
+        assert one["url"] == files.media("harbour.mp4").url
+        assert files.asked == []
+
+
+@pytest.mark.parametrize("name", ["slack", "teams", "email"])
+async def test_who_takes_no_videos_says_so(name: str, files: Files, system: System) -> None:
+    async with a_case(name, system) as case:
+        found = refusal(offer(files.media("harbour.mp4")), case.channel.capabilities)
+    assert found == "media/0/type: videos are not taken"
+
+
+def test_a_video_stands_alone() -> None:
+    files = Files("https://a.example")
+    one, two = files.media("harbour.mp4"), files.media()
+    assert "stands alone" in LIMIT.refusal([one, two])
+    assert "stands alone" in LIMIT.refusal([two, one])
+    assert "stands alone" in LIMIT.refusal([one, one])
+    assert not LIMIT.refusal([one])
 
 
 @pytest.mark.parametrize("name", LINKED)
@@ -116,12 +178,15 @@ async def test_a_mail_carries_it(files: Files, system: System) -> None:
         assert (part.get_content(), part["Content-Description"]) == (PNG, ALT)
 
 
-async def test_our_own_feed_links_it_with_its_words(files: Files, system: System) -> None:
+@pytest.mark.parametrize("name", ["harbour.png", "harbour.mp4"])
+async def test_our_own_feed_links_it_with_its_words(
+    name: str, files: Files, system: System
+) -> None:
     engine = database.new_engine(system.database, schema=SCHEMA)
-    rows, post = PageStore(engine), offer(files.media())
+    rows, post = PageStore(engine), offer(files.media(name))
     await Feed(rows).publish(a_clearance(post), key=post.post_id)
     (row,) = [one for one in await rows.read_feed() if one.post_id == post.post_id]
-    assert row.media == ((files.media().url, ALT),)
+    assert row.media == ((files.media(name).url, ALT),)
     await engine.dispose()
 
 
@@ -162,16 +227,18 @@ async def test_an_upload_whose_answer_is_lost_published_nothing(
         ("page.html", "is no image/png"),
         ("big.png", "more than 1000 bytes"),
         ("gone.png", "HTTP 404"),
+        ("page.mp4", "is no video/mp4"),
+        ("harbour.mp4", "more than 1000 bytes"),
     ],
 )
-async def test_what_is_no_picture_is_refused_by_its_address(
+async def test_what_is_not_what_it_is_said_to_be_is_refused_by_its_address(
     name: str, why: str, files: Files
 ) -> None:
-    pictures = Pictures(LIMIT, allowed=frozenset({"127.0.0.1"}))
+    attachments = Attachments(LIMIT, allowed=frozenset({"127.0.0.1"}))
     with pytest.raises(Refused, match=why) as told:
-        await pictures.of(offer(files.media(name)), _nothing)
+        await attachments.of(offer(files.media(name)), _nothing)
     assert name in str(told.value)
-    await pictures.aclose()
+    await attachments.aclose()
 
 
 @pytest.mark.parametrize(
@@ -182,18 +249,21 @@ async def test_an_address_that_cannot_be_ends_nothing_but_the_post(
     url: str, error: type[Exception]
 ) -> None:
     """It ended the publisher."""
-    pictures, media = Pictures(LIMIT), {"url": url, "type": "image/png", "alt": "The harbour."}
+    attachments, media = (
+        Attachments(LIMIT),
+        {"url": url, "type": "image/png", "alt": "The harbour."},
+    )
     with pytest.raises(error):
-        await pictures.of(offer(Media.model_validate(media)), _nothing)
-    await pictures.aclose()
+        await attachments.of(offer(Media.model_validate(media)), _nothing)
+    await attachments.aclose()
 
 
 async def test_a_private_address_is_asked_only_where_it_is_allowed(files: Files) -> None:
-    pictures = Pictures(LIMIT)
+    attachments = Attachments(LIMIT)
     with pytest.raises(Refused, match="not public"):
-        await pictures.of(offer(files.media()), _nothing)
+        await attachments.of(offer(files.media()), _nothing)
     assert files.asked == []
-    await pictures.aclose()
+    await attachments.aclose()
 
 
 async def test_a_name_that_leads_to_a_private_address_is_no_way_round() -> None:
@@ -234,7 +304,7 @@ async def test_too_many_or_too_wordy_is_refused_before_anything_is_fetched(
 def test_a_channel_without_pictures_says_so() -> None:
     media = Media(url="https://a.example/a.png", type="image/png", alt=ALT)
     can = Capabilities(idempotent_s=0, can_delete=False)
-    assert refusal(offer(media), can) == "media: this channel takes no pictures"
+    assert refusal(offer(media), can) == "media: this channel takes no pictures and no videos"
     assert refusal(offer(), None) == "there is no channel account social-en"
 
 
