@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -49,6 +50,9 @@ PARTITION_BYTES: Final = 4 * 1_048_576  # A few thousand records: fewer such mom
 VIEW_WAIT_MS: Final = 100  # A view may be this late, and leaves the cores to who must be quick.
 VIEW_BYTES: Final = 1_048_576
 GOODBYE_S: Final = 3.0
+TRIES: Final = 4
+TRY_AGAIN_S: Final = 0.5
+TRY_FOR_S: Final = 5.0  # Where none answers, that is soon said.
 LOOK_S: Final = 0.05
 REQUEST_BYTES: Final = 8 * 1_048_576
 
@@ -331,14 +335,22 @@ def topic_differences(cluster: Cluster, topics: Iterable[TopicSpec]) -> list[str
 
 
 async def must_match(cluster: Cluster, topics: Iterable[TopicSpec]) -> None:
-    """Raise when the cluster's topics are not as they must be: then nothing is safe to start."""
-    try:
-        wrong = await asyncio.to_thread(topic_differences, cluster, list(topics))
-    except KafkaError as error:
-        raise RuntimeError(
-            f"Kafka at {cluster.servers} does not answer, or does not let us in as "
-            f"{cluster.user or 'nobody'}: {error}"
-        ) from None
+    """Raise when the cluster's topics are not as they must be: then nothing is safe to start.
+
+    One of several brokers that was just lost is asked as any other, until Kafka has seen it: then another is asked.
+    """
+    wanted, wrong, began_s = list(topics), list[str](), time.monotonic()
+    for tries_left in reversed(range(TRIES)):
+        try:
+            wrong = await asyncio.to_thread(topic_differences, cluster, wanted)
+            break
+        except KafkaError as error:
+            if not tries_left or time.monotonic() - began_s > TRY_FOR_S:
+                raise RuntimeError(
+                    f"Kafka at {cluster.servers} does not answer, or does not let us in as "
+                    f"{cluster.user or 'nobody'}: {error}"
+                ) from None
+            await asyncio.sleep(TRY_AGAIN_S)
     if wrong:
         raise RuntimeError(f"topics: {'; '.join(wrong)}. See `interlock topics check`.")
 
