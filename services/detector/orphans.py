@@ -45,7 +45,7 @@ def orphans(
     A fold says the same of the same records, and forgets nothing that it has not ended. What a person holds is theirs
     to end: no source says it again.
     """
-    known = {name for ours in folded.values() for name in _known(ours.state)}
+    known = {name for ours in folded.values() for name in known_in(ours.state)}
     return (
         [
             hold
@@ -60,7 +60,8 @@ def orphans(
     )
 
 
-def _known(state: State) -> Iterator[str]:
+def known_in(state: State) -> Iterator[str]:
+    """Yield the holds and incidents that a state has open."""
     yield from state.other_holds
     for name, story in items_of(state.stories):
         yield name

@@ -107,6 +107,8 @@ class Delivery:
                 break
         self.late.pop(job.post.post_id, None)
         job.rests()
+        if job.dropped and not job.is_over:  # It may have become ours in that very moment.
+            await self.leave(job)
 
     async def leave(self, job: Job) -> None:
         """Say in the ledger of what is left to others that nothing was sent, where that is so."""
@@ -197,7 +199,9 @@ class Delivery:
             return True
         if entry is not None and job.is_behind(entry):
             return True  # The later one is answered.
-        if entry is None or entry.state != "intent":
+        if job.dropped:  # Whoever has its partition goes on with it, and answers.
+            job.rests()
+        if job.dropped or entry is None or entry.state != "intent":
             return False
         if job.is_mine(entry, self.store.publisher):
             job.recorded, job.begun_at = True, entry.intent_at
@@ -225,9 +229,10 @@ class Delivery:
             )
         ):  # fmt: skip
             await self.ends.say(job, result, reason=reason, hold_id=hold_id)
-        elif not job.recorded:
+        else:  # Another publisher may have adopted what we had written down, and lost the partition since.
+            job.recorded = False
             return await self._was_settled(job)
-        return True  # Else another publisher has adopted it, and answers.
+        return True
 
     async def _publish(self, job: Job, cleared: Cleared) -> bool:
         """Try once; say whether that was the end."""
@@ -238,6 +243,7 @@ class Delivery:
         except TooLate:
             return False  # Nothing was sent: a new fence decides.
         except (Partly, NotSent, Duplicate, Refused, Unknown, Uncertain) as error:
+            job.keep(error)
             await self._note_earlier(job, clearance)
             job.tried_at = clearance.looked_at or begun_at
             return await self._on_failure(job, clearance.relied_on, error)
@@ -306,18 +312,16 @@ class Delivery:
                 await self._on_last_word(job, cleared, error)
                 is_end = True
             case Unknown():
-                job.maybe_sent, job.unknowns = True, job.unknowns + 1
+                job.unknowns += 1
                 self.paces.failed(account, why)
                 await self.ends.note(job, cleared, f"unknown: {why}")
                 is_end = await self.doubts.decide(job, why)
         return is_end or await self._retry(job, why, after_s=after_s)
 
     async def _on_part(self, job: Job, cleared: Cleared, error: Partly) -> None:
-        """Keep what is out: whoever goes on sends the rest, and not this again."""
+        """Write down what is out: whoever goes on sends the rest, and not this again."""
         if error.so_far is None:
-            job.maybe_sent = True
             return
-        job.so_far = error.so_far
         job.last_part = self.ends.attempt(job, cleared, f"{PART}: {error}")
         await self.store.record_attempt(
             job.post.post_id, job.last_part, publication=error.so_far.id, url=error.so_far.url
@@ -332,7 +336,6 @@ class Delivery:
             sent = self.ends.attempt(job, cleared, "published")
             await self.ends.sent(job, sent, Publication("", detail=detail))
         elif isinstance(error, Uncertain):
-            job.maybe_sent = True
             await self.ends.end(job, "uncertain", str(error))
         elif job.so_far is not None:
             await self.ends.end_in_part(job, str(error))

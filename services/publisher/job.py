@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from schemas.posts import Outcome, Post, Result
-from services.publisher.channels import Publication
+from services.publisher.channels import Partly, Publication, Uncertain, Unknown
 from services.publisher.ledger import Attempt, Entry, State
 
 SAID: Final[dict[State, Result]] = {
@@ -98,6 +98,16 @@ class Job:
         self.recorded, self.begun_at, self.maybe_sent = True, entry.intent_at, entry.publisher != ""
         if entry.publication:
             self.so_far = Publication(entry.publication, entry.url)
+
+    def keep(self, failure: Exception) -> None:
+        """Keep what a failed send says of what is out, before anything else: the ledger may not answer."""
+        if isinstance(failure, Partly):
+            self.so_far = failure.so_far or self.so_far
+            self.maybe_sent |= failure.so_far is None
+            if failure.because is not None:
+                self.keep(failure.because)
+        else:
+            self.maybe_sent |= isinstance(failure, Unknown | Uncertain)
 
     def in_part(self, why: str) -> Publication:
         """Return what is out of a thread whose rest does not follow."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 
 class Offsets:
@@ -14,12 +15,12 @@ class Offsets:
         self._next: dict[int, int] = {}
         self._committed: dict[int, int] = {}
 
-    def begin(self, partition: int, offset: int) -> None:
-        self._open.setdefault(partition, set()).add(offset)
+    def begin(self, partition: int, offset: int) -> Callable[[], None]:
+        """Take a record in hand; returns what settles it, and no record of the same place that is begun behind `forget`."""
+        begun = self._open.setdefault(partition, set())
+        begun.add(offset)
         self._next[partition] = max(self._next.get(partition, 0), offset + 1)
-
-    def settle(self, partition: int, offset: int) -> None:
-        self._open.get(partition, set()).discard(offset)
+        return partial(begun.discard, offset)
 
     def committable(self, floor: Callable[[int], float] = lambda _: math.inf) -> dict[int, int]:
         """Return, by partition, the offset to commit where it has moved since the last commit.

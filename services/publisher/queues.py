@@ -100,16 +100,16 @@ class Queues:
             return
         if self.passes_over and not self._admits(record, self.name_of(posts[0])):
             return
-        self._offsets.begin(partition, offset)
+        is_settled = self._offsets.begin(partition, offset)
         if not posts:
-            self._offsets.settle(partition, offset)
+            is_settled()
         left = len(posts)
 
         def settled(job: Job) -> None:
             nonlocal left
             left -= 1
             if not left:
-                self._offsets.settle(partition, offset)
+                is_settled()
             self._jobs.get(partition, set()).discard(job)
             self._let_go(self.name_of(job.post), {job})
 
@@ -159,8 +159,7 @@ class Queues:
         """Keep a record that makes no post until the function that is returned is called."""
         if record.partition not in self._ours or self._is_ending:
             return lambda: None
-        self._offsets.begin(record.partition, record.offset)
-        return lambda: self._offsets.settle(record.partition, record.offset)
+        return self._offsets.begin(record.partition, record.offset)
 
     def _queue(self, name: str) -> asyncio.Queue[Job]:
         if name not in self._queues:

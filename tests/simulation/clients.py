@@ -38,6 +38,7 @@ class Consumer:
         self.fetched: dict[int, list[Stored]] = {}
         self.paused: set[int] = set()
         self.placed: set[int] = set()  # Where it is, who reads it knows.
+        self.passed_over: set[tuple[int, int]] = set()
         self.is_rejoining = False
         self._changed: asyncio.Future[None] = log.loop.create_future()
 
@@ -117,9 +118,17 @@ class Consumer:
         await asyncio.sleep(self.log.delay_s())
         for partition, (begin, records) in taken.items():
             if self.positions.get(partition) == begin:  # It was not sought elsewhere meanwhile.
-                if partition in self.placed and self.log.chance.random() < PASSES_OVER:
-                    records = records[1:]  # noqa: PLW2901  # As aiokafka was seen to do once.
+                if records and partition in self.placed and self._passes_over(records[0]):
+                    records = records[1:]  # noqa: PLW2901
                 self.fetched[partition] = records
+
+    def _passes_over(self, record: Stored) -> bool:
+        """Say whether a record is passed over, as aiokafka was seen to do once; when it is read again, it comes."""
+        place = (record.partition, record.offset)
+        if place in self.passed_over or self.log.chance.random() >= PASSES_OVER:
+            return False
+        self.passed_over.add(place)
+        return True
 
     async def _news(self) -> None:
         """Wait for a record of the topic, or for another assignment."""

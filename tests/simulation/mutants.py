@@ -92,6 +92,14 @@ MUTANTS: dict[str, Mutant] = {
         (("services.kit.broker", "min(passed.get(partition, 0), next_.get(partition, offset + 1))",
           "next_.get(partition, offset + 1)"),),
     ),
+    "orphans_stand": Mutant(
+        "a hold whose beginning is lost is ended by nobody",
+        (("services.detector.orphans", "if hold.author == OURSELVES and", "if False and"),),
+    ),
+    "orphans_shown": Mutant(
+        "an incident whose beginning is lost is closed by nobody",
+        (("services.detector.orphans", "if has_looked and one.incident_id in before", "if False"),),
+    ),
     "passed_unread": Mutant(
         "what a client passed over is read by nobody",
         (("services.kit.gaps", "if offset > expected != self._sought.get(partition)", "if False"),),
@@ -145,7 +153,11 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "thread_again": Mutant(
         "what is out of a thread is not remembered",
-        ((_DELIVERY, "        job.so_far = error.so_far\n", ""),),
+        ((_JOB, "            self.so_far = failure.so_far or self.so_far\n", ""),),
+    ),
+    "adopted_unanswered": Mutant(
+        "of what another publisher adopted, and lost its partition, nobody says what became",
+        ((_DELIVERY, "            job.recorded = False\n            return await self._was_settled(job)\n", "            return True\n"),),
     ),
     "thread_forgotten": Mutant(
         "a hold between two parts of a thread is as one before the first",

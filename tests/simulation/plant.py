@@ -15,7 +15,9 @@ from sqlalchemy.exc import OperationalError
 
 from services.detector import store as detector_store
 from services.detector import stream as detector_stream
+from services.detector.orphans import keep_ending
 from services.detector.stream import Stream as DetectorStream
+from services.detector.views import Views
 from services.kit import broker as kafka
 from services.kit.cluster import Cluster
 from services.publisher import partitions as publisher_partitions
@@ -66,6 +68,7 @@ class Plant:
         self.world, self.loop, self.log, self.chance = world, world.loop, world.log, world.chance
         self.processes: dict[str, Process] = {}
         self.streams: dict[str, Any] = {}
+        self.views: dict[str, Views] = {}  # Of the detectors.
         self.rows, self.database_faults, self.lives = Rows(self.loop.wall), 0.0, 0
         self.accounts: Any = {
             name: WebhookAccount.model_validate(
@@ -77,6 +80,10 @@ class Plant:
     def publishers(self) -> list[Any]:
         """Return the streams of the publishers as they run now."""
         return [s for name, s in sorted(self.streams.items()) if name.startswith("publisher")]
+
+    def detectors(self) -> list[tuple[DetectorStream, Views]]:
+        """Return the detectors as they run now, and what they show people."""
+        return [(self.streams[name], views) for name, views in sorted(self.views.items())]
 
     def begin(self, name: str) -> None:
         """Start a service."""
@@ -125,9 +132,13 @@ class Plant:
             broker, cluster=Cluster(""), instance=process.name, clock=SimClock(self.loop, process),
             registry=CollectorRegistry(), crash=crash,
         )  # fmt: skip
-        self.streams[process.name] = stream
+        views = Views(broker, registry=CollectorRegistry(), crash=crash)
+        self.streams[process.name], self.views[process.name] = stream, views
         await broker.start()
-        async with kafka.background(crash, stream.keep_snapshots(), stream.keep_time()):
+        loops = (
+            stream.keep_snapshots(), stream.keep_time(), views.read(), keep_ending(stream, views),
+        )  # fmt: skip
+        async with kafka.background(crash, *loops):
             await _asked(process)
         await stream.on_revoked(list(stream.partitions))
 

@@ -22,6 +22,8 @@ from schemas.disruptions import Disruption, PolicyApplied, ReleaseHold
 from schemas.incidents import StatusUpdate
 from schemas.posts import Outcome, Post
 from schemas.topics import DISRUPTIONS, DUE, OUTCOMES, TOPICS, UPDATES, key_of
+from services.detector.fold import LOST
+from services.detector.orphans import known_in, orphans
 from services.kit import broker as kafka
 from services.publisher.ledger import Capabilities, Entry
 from services.publisher.takeback import is_within
@@ -182,15 +184,28 @@ class World:
                 await self.report(network, line, name, is_over=True)
         self.spawn(self._release_precautions())
         await self._until("every hold is released", self._is_released)
+        await self._until("what nobody knows any more is over", self._unknown)
         await self._until("every offer is accounted for", self.offers.unsettled)
         await self._until("every update was said", self._is_said)
         self._stands_once()
 
     async def _release_precautions(self) -> None:
-        """Release, as a person would, what is held since records were lost, and what lost its end."""
+        """Release, as a person would, what is held since records were lost, and what lost its end.
+
+        What lost its beginning, so that no detector knows it, ends by itself.
+        """
         while self.misfortune.cuts:
+            known = {
+                name
+                for stream, _ in self.plant.detectors()
+                for ours in stream.partitions.values()
+                for name in known_in(ours.state)
+            }
             held = {
-                hold.hold_id for stream in self.plant.publishers() for hold in stream.gate.holds
+                hold.hold_id
+                for stream in self.plant.publishers()
+                for hold in stream.gate.holds
+                if hold.reason == LOST or hold.hold_id in known
             }
             for hold_id in sorted(held):
                 over = ReleaseHold(hold_id=hold_id, reason="all is over", author="maya")
@@ -245,6 +260,15 @@ class World:
             f"{hold.hold_id} at {stream.publisher}"
             for stream in self.plant.publishers()
             for hold in stream.gate.holds
+        ]
+
+    def _unknown(self) -> list[str]:
+        """Return the holds and incidents that people are shown, and that no detector knows any more."""
+        return [
+            str(one)
+            for stream, views in self.plant.detectors()
+            for kind in orphans(views.holds, views.incidents.values(), stream.partitions)
+            for one in kind
         ]
 
     def _is_said(self) -> list[str]:

@@ -136,15 +136,26 @@ def test_a_group_commits_up_to_the_first_record_that_is_not_settled(
     offsets: list[int], data: st.DataObject
 ) -> None:
     known = Offsets()
-    for offset in sorted(offsets):
-        known.begin(1, offset)
+    settle = {offset: known.begin(1, offset) for offset in sorted(offsets)}
     settled = data.draw(st.lists(st.sampled_from(offsets), unique=True))
     for offset in settled:
-        known.settle(1, offset)
+        settle[offset]()
     left = set(offsets) - set(settled)
     assert known.committable() == {1: min(left, default=max(offsets) + 1)}
     known.committed(known.committable())
     assert known.committable() == {}
+
+
+def test_what_was_begun_before_a_partition_was_lost_settles_nothing_behind_its_return() -> None:
+    """A publisher that had lost a partition, and had it again, committed what it had only begun anew."""
+    known = Offsets()
+    old = known.begin(1, 5)
+    known.forget(1)
+    new = known.begin(1, 5)
+    old()
+    assert known.committable() == {1: 5}
+    new()
+    assert known.committable() == {1: 6}
 
 
 def test_an_update_makes_one_post_for_each_account_and_language() -> None:
