@@ -100,16 +100,16 @@ class Queues:
             return
         if self.passes_over and not self._admits(record, self.name_of(posts[0])):
             return
-        is_settled = self._offsets.begin(partition, offset)
+        done = self._offsets.begin(partition, offset)
         if not posts:
-            is_settled()
+            done()
         left = len(posts)
 
         def settled(job: Job) -> None:
             nonlocal left
             left -= 1
             if not left:
-                is_settled()
+                done()
             self._jobs.get(partition, set()).discard(job)
             self._let_go(self.name_of(job.post), {job})
 
