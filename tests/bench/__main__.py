@@ -74,7 +74,7 @@ def _keep(name: str, rows: list[Row]) -> None:
     lines = [
         f"# bench {name}",
         "",
-        f"{NAMES[name].capitalize()}. Written by `./run bench {name}`.",
+        f"{NAMES[name][0].upper()}{NAMES[name][1:]}. Written by `./run bench {name}`.",
         "",
         f"- commit: {commit or 'none'}",
         f"- when: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
