@@ -52,7 +52,7 @@ def new_engine(database: str, *, schema: str) -> AsyncEngine:
     event.listen(engine.sync_engine, "connect", _watch)
     event.listen(engine.sync_engine, "checkin", _note_use)
     event.listen(engine.sync_engine, "checkout", _ping_if_idle)
-    event.listen(engine.sync_engine, "handle_error", _judge)
+    event.listen(engine.sync_engine, "handle_error", _name_refusal)
     return engine
 
 
@@ -66,13 +66,8 @@ def _watch(connection: Any, _: ConnectionPoolEntry) -> None:
     watch(connection.driver_connection._transport)  # noqa: SLF001  # asyncpg has no option for it.
 
 
-def _judge(context: ExceptionContext) -> None:
-    """Leave a connection that did not answer; name values that PostgreSQL refuses (class 22) DataError.
-
-    For these asyncpg's dialect has no name. Of a silent one a rollback would be asked, and waited for as long again.
-    """
-    if isinstance(context.original_exception, TimeoutError):
-        context.is_disconnect = True
+def _name_refusal(context: ExceptionContext) -> None:
+    """Raise DataError for values that PostgreSQL refuses (class 22): asyncpg's dialect has no name for it."""
     if str(getattr(context.original_exception, "sqlstate", "")).startswith("22"):
         raise exc.DataError(context.statement, None, context.original_exception)
 

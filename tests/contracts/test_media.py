@@ -73,6 +73,11 @@ def offer(*media: Media, **values: Any) -> Post:
     return a_post(post_id=name, text=f"To the sea, {name}", media=media, **values)
 
 
+async def publish(case: Case, *media: Media) -> None:
+    post = offer(*media)
+    await case.channel.publish(a_clearance(post), key=post.post_id)
+
+
 def shown(case: Case) -> list[dict[str, Any]]:
     (post,) = case.net.posts.values()
     found: list[dict[str, Any]] = post["media"]
@@ -84,8 +89,7 @@ async def test_a_picture_stands_there_with_its_words(
     name: str, files: Files, system: System
 ) -> None:
     async with a_case(name, system) as case:
-        post = offer(files.media())
-        await case.channel.publish(a_clearance(post), key=post.post_id)
+        await publish(case, files.media())
         assert shown(case) == [{"hex": PNG.hex(), "alt": ALT}]
 
 
@@ -99,8 +103,7 @@ async def test_a_video_stands_there_with_its_words(
     if not in_memory:
         monkeypatch.setattr("services.publisher.channels.media.IN_MEMORY_BYTES", len(MP4) // 2)
     async with a_case(name, system) as case:
-        post = offer(files.media("harbour.mp4"))
-        await case.channel.publish(a_clearance(post), key=post.post_id)
+        await publish(case, files.media("harbour.mp4"))
         (one,) = shown(case)
         assert bytes.fromhex(one["hex"]) == MP4
         assert one.get("alt") == (None if name == "x" else ALT)
@@ -120,8 +123,7 @@ async def test_a_video_is_fetched_by_the_network_where_it_fetches(
     name: str, files: Files, system: System
 ) -> None:
     async with a_case(name, system) as case:
-        post = offer(files.media("harbour.mp4"))
-        await case.channel.publish(a_clearance(post), key=post.post_id)
+        await publish(case, files.media("harbour.mp4"))
         (one,) = shown(case)
         assert one["url"] == files.media("harbour.mp4").url
         assert files.asked == []
@@ -148,8 +150,7 @@ async def test_a_network_that_fetches_for_itself_is_told_where(
     name: str, files: Files, system: System
 ) -> None:
     async with a_case(name, system) as case:
-        post = offer(files.media())
-        await case.channel.publish(a_clearance(post), key=post.post_id)
+        await publish(case, files.media())
         (one,) = shown(case)
         assert (one["url"], one["alt"]) == (files.media().url, ALT)
         assert files.asked == []

@@ -20,7 +20,7 @@ import pytest
 from fastapi import FastAPI, Response
 
 from ops.embedded.process import free_port
-from schemas.posts import Kind, Media
+from schemas.posts import Kind, Media, MediaType
 from services.kit.telemetry import Clock
 from services.publisher.accounts import MastodonAccount
 from services.publisher.channels import NotSent
@@ -37,7 +37,7 @@ __all__ = ["store"]  # A fixture.
 NAME, MAIL, PASSWORD = "northlink", "a@northlink.example", "the-Password-0f-the-tests!"
 NOWHERE = "urn:ietf:wg:oauth:2.0:oob"
 SCOPES = "read write"
-MP4 = Path(__file__).parents[1] / "samples" / "media" / "harbour.mp4"
+MP4 = (Path(__file__).parents[1] / "samples" / "media" / "harbour.mp4").read_bytes()
 PNG = (Path(__file__).parents[2] / "docs" / "page-phone.png").read_bytes()
 
 
@@ -182,43 +182,29 @@ async def test_a_thread_hangs_together(server: Server) -> None:
     await channel.aclose()
 
 
-async def test_a_picture_stands_there_with_its_words(server: Server) -> None:
+@pytest.mark.parametrize(
+    ("kind", "content", "shown_as", "width"),
+    [("image/png", PNG, "image", int.from_bytes(PNG[16:20])), ("video/mp4", MP4, "video", 64)],
+)
+async def test_a_picture_or_a_video_stands_there_with_its_words(
+    server: Server, kind: MediaType, content: bytes, shown_as: str, width: int
+) -> None:
     app = FastAPI()
 
-    @app.get("/harbour.png")
+    @app.get("/harbour")
     async def get() -> Response:
-        return Response(PNG)
+        return Response(content)
 
     async with served(app) as files:
         account = an_account(server.url, server.token)
         hosts = account.model_copy(update={"picture_hosts": ("127.0.0.1",)})
         channel = Mastodon(hosts, Clock())
-        media = Media(url=f"{files.address}/harbour.png", type="image/png", alt="A harbour")
-        made = await channel.publish(cleared("To the sea", media=(media,)), key="seen")
+        media = Media(url=f"{files.address}/harbour", type=kind, alt="A harbour")
+        made = await channel.publish(cleared("To the sea", media=(media,)), key=f"seen {kind}")
         (status,) = server.statuses()
         (shown,) = status["media_attachments"]
-        assert (shown["type"], shown["description"]) == ("image", "A harbour")
-        await channel.retract(made)
-        await channel.aclose()
-
-
-async def test_a_video_stands_there_with_its_words(server: Server) -> None:
-    app = FastAPI()
-
-    @app.get("/harbour.mp4")
-    async def get() -> Response:
-        return Response(MP4.read_bytes())
-
-    async with served(app) as files:
-        account = an_account(server.url, server.token)
-        hosts = account.model_copy(update={"picture_hosts": ("127.0.0.1",)})
-        channel = Mastodon(hosts, Clock())
-        media = Media(url=f"{files.address}/harbour.mp4", type="video/mp4", alt="A harbour")
-        made = await channel.publish(cleared("To the sea", media=(media,)), key="played")
-        (status,) = server.statuses()
-        (shown,) = status["media_attachments"]
-        assert (shown["type"], shown["description"]) == ("video", "A harbour")
-        assert shown["meta"]["original"]["width"] == 64
+        assert (shown["type"], shown["description"]) == (shown_as, "A harbour")
+        assert shown["meta"]["original"]["width"] == width
         await channel.retract(made)
         await channel.aclose()
 

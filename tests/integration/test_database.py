@@ -73,7 +73,7 @@ async def test_a_server_that_is_silent_is_an_outage_and_the_next_request_goes_to
             async with engine.connect() as connection:
                 with pytest.raises(database.OUTAGES):
                     await _ask_on(connection)
-                assert connection.invalidated  # Or its rollback would be waited for as long again.
+                assert connection.invalidated  # By SQLAlchemy: no rollback is asked of it.
             await _ask(engine)
         finally:
             await engine.dispose()

@@ -57,9 +57,8 @@ class Attachment:
         self.file.seek(0)
         return self.file.read()
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for chunk in self.chunks(CHUNK_BYTES):
-            yield chunk
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self.chunks(CHUNK_BYTES)
 
     async def chunks(self, size: int) -> AsyncIterator[bytes]:
         """Read it from its beginning, each time."""

@@ -28,9 +28,8 @@ from services.publisher.rates import Told
 
 _LIMIT: Final = TextLimit(most=4_096, unit="utf16")
 _CAPTION: Final = TextLimit(most=1_024, unit="utf16")
-_MEDIA: Final = MediaLimit(
-    most=1, bytes=0, alt=0, video_bytes=20_000_000
-)  # It fetches, and describes none.
+# Telegram fetches it, and describes none.
+_MEDIA: Final = MediaLimit(most=1, bytes=0, alt=0, video_bytes=20_000_000)
 
 
 class Telegram(Threads):

@@ -40,7 +40,8 @@ _LIMIT: Final = TextLimit(most=280, unit="weighted", link=23)
 _MEDIA: Final = MediaLimit(most=4, bytes=5 * 1024 * 1024, alt=1_000, video_bytes=100_000_000)
 SEGMENT_BYTES: Final = 4 * 1024 * 1024
 LOOKS: Final = 60
-LOOK_AFTER_S: Final = 5.0  # Where it does not say.
+LOOK_AFTER_S: Final = 5.0  # Where it does not say,
+LONGEST_LOOK_S: Final = 30.0  # or says more than this: a send waits.
 _GONE: Final = frozenset({404})
 
 
@@ -124,7 +125,8 @@ class X(Threads):
                 return media_id
             if state["state"] == "failed":
                 raise Refused(f"X cannot use the video: {state.get('error', state)}")
-            await asyncio.sleep(float(state.get("check_after_secs", LOOK_AFTER_S)))
+            after_s = float(state.get("check_after_secs", LOOK_AFTER_S))
+            await asyncio.sleep(min(after_s, LONGEST_LOOK_S))
             query = f"/2/media/upload?command=STATUS&media_id={media_id}"
             answer, _ = await self._ask("GET", query, bucket="media")
         raise NotSent("X is still at work on a video")
