@@ -41,6 +41,7 @@ KIT_FILES = {
     "gaps",
     "mends",
     "sockets",
+    "topics",
 }
 KIT_LINES = 1_700
 DOMAIN = re.compile(

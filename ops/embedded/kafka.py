@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Final
 
 from ops.embedded.process import CannotStart, Child, cache_folder, tail, wait_until
-from services.kit.broker import new_admin
 from services.kit.cluster import Cluster
+from services.kit.topics import new_admin
 
 VERSION: Final = "4.1.1"
 # slf4j-simple and not log4j, whose bill of materials drags in an older kafka-clients.

@@ -31,9 +31,9 @@ from ops.embedded.process import (
     wait_until,
 )
 from schemas.topics import TOPICS
-from services.kit.broker import create_topics, topic_differences
 from services.kit.cluster import Cluster
 from services.kit.settings import Settings
+from services.kit.topics import create_topics, topic_differences
 
 LAYOUT: Final = f"1 kafka-{kafka.VERSION} postgres-{postgres.MAJOR}"
 SERVICES: Final = ("detector", "publisher", "scheduler")

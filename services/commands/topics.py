@@ -29,7 +29,7 @@ def create(
 ) -> None:
     """Create the topics that are missing, as the registry has them."""
     from schemas.topics import TOPICS
-    from services.kit.broker import create_topics, topic_differences
+    from services.kit.topics import create_topics, topic_differences
 
     cluster = cluster_at(kafka)
     if dry_run:
@@ -44,7 +44,7 @@ def create(
 def check(kafka: Servers = LOCAL) -> None:
     """Compare the cluster's topics with the registry; exits 1 when they differ."""
     from schemas.topics import TOPICS
-    from services.kit.broker import topic_differences
+    from services.kit.topics import topic_differences
 
     if wrong := topic_differences(cluster_at(kafka), TOPICS):
         fail("\n".join(wrong))
@@ -81,7 +81,7 @@ def guard(
     """
     from kafka.errors import KafkaError
 
-    from services.kit.broker import new_admin
+    from services.kit.topics import new_admin
 
     rules = rules_for(_users(user or []))
     for who, operation, kind, name in rules:

@@ -22,6 +22,7 @@ from services.kit import broker as kafka
 from services.kit import telemetry, web
 from services.kit.members import Members
 from services.kit.settings import Settings, Watched, read_file
+from services.kit.topics import must_match
 
 VERSION = "0.1.0"
 
@@ -66,7 +67,7 @@ def new_service(_: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await kafka.must_match(settings.cluster, TOPICS)
+        await must_match(settings.cluster, TOPICS)
         async with kafka.connected(broker):
             await broker.start()
             async with kafka.background(

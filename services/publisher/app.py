@@ -18,6 +18,7 @@ from services.kit import broker as kafka
 from services.kit import database, telemetry, web
 from services.kit.members import Members
 from services.kit.settings import Settings, read_file
+from services.kit.topics import must_match
 from services.publisher import push, subscribe
 from services.publisher.accounts import (
     Accounts,
@@ -141,7 +142,7 @@ def new_service(_: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await kafka.must_match(settings.cluster, TOPICS)
+        await must_match(settings.cluster, TOPICS)
         async with AsyncExitStack() as stack:
             for close in (engine.dispose, *(channel.aclose for channel in channels.values())):
                 stack.push_async_callback(close)

@@ -15,6 +15,7 @@ from services.kit import broker as kafka
 from services.kit import database, telemetry, web
 from services.kit.members import Members
 from services.kit.settings import Settings, Watched
+from services.kit.topics import must_match
 from services.scheduler.api import new_router
 from services.scheduler.archive import Archive
 from services.scheduler.hooks import Hooks
@@ -62,7 +63,7 @@ def new_service(_: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await kafka.must_match(settings.cluster, TOPICS)
+        await must_match(settings.cluster, TOPICS)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(engine.dispose)
             stack.push_async_callback(hooks.aclose)

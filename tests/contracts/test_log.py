@@ -21,6 +21,7 @@ from kafka import KafkaAdminClient
 from schemas.topics import Topic
 from services.kit import broker as kafka
 from services.kit.cluster import Cluster as Reached
+from services.kit.topics import create_topics
 from tests.engines import Engines
 from tests.simulation.clients import Broker
 from tests.simulation.log import Log
@@ -76,7 +77,7 @@ class Real:
         spec = Topic(
             name=self.topic, key="", partitions=PARTITIONS, records=(), writers=(), readers=()
         )
-        kafka.create_topics(Reached(servers), [spec], replicas=1)
+        create_topics(Reached(servers), [spec], replicas=1)
 
     def run(self, scenario: Coroutine[Any, Any, None]) -> None:
         asyncio.run(scenario)

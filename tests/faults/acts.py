@@ -18,7 +18,7 @@ from kafka.errors import KafkaError
 
 from ops.embedded.system import System
 from schemas.topics import DISRUPTIONS, DUE, HOLDS, OUTCOMES
-from services.kit.broker import new_admin
+from services.kit.topics import new_admin
 from tests.faults.host import Host
 
 # Up to longer than the lease, the session and a fence's 10 s.

@@ -14,6 +14,7 @@ from ops.embedded.system import System
 from schemas.topics import DUE
 from services.kit import broker as kafka
 from services.kit.cluster import Cluster
+from services.kit.topics import create_topics
 from services.publisher import queues as module
 from services.publisher.job import Job
 from services.publisher.queues import Queues
@@ -66,7 +67,7 @@ async def test_an_account_with_too_many_offers_keeps_no_other_of_its_partition_w
     monkeypatch.setattr(module, "COMMIT_EVERY_S", 0.05)
     topic, cluster = f"crowded.{uuid.uuid4().hex}", Cluster(system.kafka)
     crowd = Crowd(topic)
-    await asyncio.to_thread(kafka.create_topics, cluster, [crowd.queues.topic], replicas=1)
+    await asyncio.to_thread(create_topics, cluster, [crowd.queues.topic], replicas=1)
     broker = kafka.new_broker(cluster, client_id=topic)
     crowd.queues.read(broker, crowd.handle, instance="", at_once=True)
     async with kafka.connected(broker):

@@ -14,6 +14,7 @@ from ops.embedded.system import System
 from schemas.topics import DUE
 from services.kit import broker as kafka
 from services.kit.cluster import Cluster
+from services.kit.topics import create_topics
 
 FIRST, ALL = 5, 10
 
@@ -41,7 +42,7 @@ async def test_what_a_client_passed_over_is_handed_on_before_what_is_behind_it(
                 await asyncio.sleep(0.05)
 
     made = replace(DUE, name=topic, partitions=1)
-    await asyncio.to_thread(kafka.create_topics, cluster, [made], replicas=1)
+    await asyncio.to_thread(create_topics, cluster, [made], replicas=1)
     broker = kafka.new_broker(cluster, client_id=topic)
     reading = kafka.subscribe(broker, topic, handle, group=topic if in_group else None, crash=crash)
     async with kafka.connected(broker):

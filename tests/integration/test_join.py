@@ -16,6 +16,7 @@ from ops.embedded.system import System
 from schemas.topics import DUE
 from services.kit import broker as kafka
 from services.kit.cluster import Cluster
+from services.kit.topics import create_topics
 from services.publisher import queues as module
 from services.publisher.queues import Queues
 
@@ -32,7 +33,7 @@ async def test_kafka_that_does_not_answer_is_asked_again(
     """The process ended by it, updates in hand and all."""
     topic, cluster = f"join.{uuid.uuid4().hex}", Cluster(system.kafka)
     queues, seen = Queues(replace(DUE, name=topic), group=topic, crash=crash), asyncio.Event()
-    await asyncio.to_thread(kafka.create_topics, cluster, [queues.topic], replicas=1)
+    await asyncio.to_thread(create_topics, cluster, [queues.topic], replicas=1)
     broker = kafka.new_broker(cluster, client_id=topic)
 
     async def handle(records: Sequence[kafka.Record]) -> None:

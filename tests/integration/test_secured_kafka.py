@@ -34,9 +34,9 @@ from schemas.topics import DISRUPTIONS, DUE, HOLDS, OUTCOMES, SNAPSHOTS, TOPICS,
 from services.cli import app
 from services.commands.topics import USERS, acl_of
 from services.detector.state import partition_of
-from services.kit.broker import new_admin
 from services.kit.cluster import Cluster
 from services.kit.settings import read_file
+from services.kit.topics import new_admin
 from tests.builders import at_once
 from tests.journey import Journey, wait_for
 from tests.secured import ADMIN, Secured, secured_kafka

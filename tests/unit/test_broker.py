@@ -14,12 +14,10 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.errors import NotLeaderForPartitionError
-from kafka.errors import KafkaError
 
 from schemas.topics import DUE
 from services.kit import broker as kafka
 from services.kit.broker import still_ours
-from services.kit.cluster import Cluster
 from services.publisher.queues import Queues
 from tests.simulation.log import Stored
 
@@ -131,26 +129,3 @@ async def test_what_went_to_another_publisher_is_neither_taken_nor_committed() -
     queues.take(a_record(1, 2), [], attempt=1, traceparent="")
     await queues._commit()
     assert committed == [{TopicPartition(TOPIC, 0): 6}, {TopicPartition(TOPIC, 1): 3}]
-
-
-@pytest.mark.parametrize("failures", [1, kafka.TRIES])
-async def test_a_broker_that_was_just_lost_ends_no_start_while_others_are_there(
-    failures: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A publisher that was killed beside a broker started again and again: each time it asked the one that was gone."""
-    monkeypatch.setattr(kafka, "TRY_AGAIN_S", 0.0)
-    asked: list[Any] = []
-
-    def differences(_: Any, topics: list[Any]) -> list[str]:
-        asked.append(topics)
-        if len(asked) <= failures:
-            raise KafkaError("connection refused")
-        return []
-
-    monkeypatch.setattr(kafka, "topic_differences", differences)
-    if failures < kafka.TRIES:
-        await kafka.must_match(Cluster("a:1,b:1"), iter([DUE]))
-        assert asked == [[DUE]] * (failures + 1)
-    else:
-        with pytest.raises(RuntimeError, match="does not answer, or does not let us in"):
-            await kafka.must_match(Cluster("a:1,b:1"), iter([DUE]))
