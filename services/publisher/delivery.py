@@ -22,7 +22,6 @@ from sqlalchemy.exc import DataError, SQLAlchemyError
 from schemas.holds import OpenHolds
 from schemas.posts import Post, Result
 from services.kit.telemetry import Clock
-from services.publisher.backoff import backoff_s
 from services.publisher.channels import (
     Channel,
     Duplicate,
@@ -38,6 +37,7 @@ from services.publisher.channels.threads import Threads
 from services.publisher.clearance import Clearance
 from services.publisher.doubts import Doubts
 from services.publisher.ends import DETAIL_CHARS, Ends
+from services.publisher.failures import Failures
 from services.publisher.gate import Cleared, Held, Stale, TooLate, Verdict, Waiting
 from services.publisher.job import Job
 from services.publisher.ledger import (
@@ -46,13 +46,11 @@ from services.publisher.ledger import (
 from services.publisher.outbox import Emit
 from services.publisher.paces import Paces
 from services.publisher.proof import PART
-from services.publisher.rates import Told
 from services.publisher.store import Store, Unsent
 from services.publisher.takeback import TakeBack
 
 RENEW_S: Final = 1.0  # So long a connection stands and waits for a fence.
 LONGEST_REST_S: Final = 2.0  # Then the gate is asked again: a hold may have opened.
-TELL_AFTER_S: Final = 600.0  # An update that did not get through so long is a person's matter.
 log = structlog.get_logger()
 
 
@@ -85,11 +83,18 @@ class Delivery:
         self.take_back, self.clock, self.chance = take_back, clock, chance
         self.ends = Ends(store, gate, take_back, clock=clock, emit=emit)
         self.doubts = Doubts(channels, self.ends, clock=clock, rest=self._wait)
-        self.late: dict[str, str] = {}  # Updates that do not get through, and why.
+        self.failures = Failures(
+            store, paces, self.ends, self.doubts, clock=clock, rest=self._wait, chance=chance
+        )
+
+    def parallel(self, account: str) -> int:
+        """Return how many of an account's offers may be under way at once."""
+        channel = self.channels.get(account)
+        return channel.capabilities.parallel if channel else 1
 
     def remarks(self) -> dict[str, str]:
         """Say which updates do not get through, and why."""
-        return {f"update {post_id}": why for post_id, why in self.late.items()}
+        return {f"update {post_id}": why for post_id, why in self.failures.late.items()}
 
     async def settle(self, job: Job) -> None:
         """See one post through to its outcome; or to its next try (`again_s`); or until it is another publisher's."""
@@ -105,7 +110,8 @@ class Delivery:
                 if is_over and not job.again_s:
                     job.ends()
                 break
-        self.late.pop(job.post.post_id, None)
+        if not job.again_s or job.dropped:
+            self.failures.late.pop(job.post.post_id, None)
         job.rests()
         if job.dropped and not job.is_over:  # It may have become ours in that very moment.
             await self.leave(job)
@@ -142,6 +148,10 @@ class Delivery:
             return True
         if never:
             return await self._without_sending(job, "failed", never)
+        if job.overtaken:
+            before = "" if job.maybe_sent or not job.last_failure else f"{job.last_failure}: "
+            why = f"{before}a later update of its incident is out"
+            return await self._without_sending(job, "failed", why)
         return await self._follow(job, self.gate.judge(job.post))
 
     def _refusal(self, job: Job) -> str:
@@ -246,13 +256,13 @@ class Delivery:
             job.keep(error)
             await self._note_earlier(job, clearance)
             job.tried_at = clearance.looked_at or begun_at
-            return await self._on_failure(job, clearance.relied_on, error)
+            return await self.failures.meet(job, clearance.relied_on, error)
         job.tried_at = clearance.looked_at or begun_at
         self.paces.worked(account)
         sent = self.ends.attempt(job, clearance.relied_on, "published")
         await self.ends.sent(job, sent, made)  # First of all: the rest may fail.
         await self._note_earlier(job, clearance)
-        await self._hear(account, made.told)
+        await self.paces.hear(account, made.told)
         return True
 
     async def _send(self, job: Job, clearance: Clearance) -> Publication:
@@ -282,88 +292,6 @@ class Delivery:
                             break
         raise TooLate("the clearance ran out before the first byte, and there was no other")
 
-    async def _hear(self, account: str, told: Told | None) -> None:
-        try:
-            await self.paces.hear(account, told)
-        except (SQLAlchemyError, OSError) as error:  # The next answer tells again.
-            log.warning("a rate was not kept", account=account, error=str(error))
-
-    async def _on_failure(
-        self,
-        job: Job,
-        cleared: Cleared,
-        error: Partly | NotSent | Duplicate | Refused | Unknown | Uncertain,
-    ) -> bool:
-        account, why, after_s, is_end = job.post.account, str(error), 0.0, False
-        job.last_failure = why[:DETAIL_CHARS]
-        match error:
-            case Partly():
-                await self._on_part(job, cleared, error)
-                if error.because is None:
-                    return False  # The clearance ran out, not the channel.
-                return await self._on_failure(job, cleared, error.because)
-            case NotSent():
-                await self.ends.note(job, cleared, f"not sent: {why}")
-                await self._hear(account, error.told)
-                if error.told is None:  # What is told gives the next turn, to all publishers.
-                    self.paces.failed(account, why)
-                    after_s = error.retry_after_s
-            case Duplicate() | Refused() | Uncertain():
-                await self._on_last_word(job, cleared, error)
-                is_end = True
-            case Unknown():
-                job.unknowns += 1
-                self.paces.failed(account, why)
-                await self.ends.note(job, cleared, f"unknown: {why}")
-                is_end = await self.doubts.decide(job, why)
-        return is_end or await self._retry(job, why, after_s=after_s)
-
-    async def _on_part(self, job: Job, cleared: Cleared, error: Partly) -> None:
-        """Write down what is out: whoever goes on sends the rest, and not this again."""
-        if error.so_far is None:
-            return
-        job.last_part = self.ends.attempt(job, cleared, f"{PART}: {error}")
-        await self.store.record_attempt(
-            job.post.post_id, job.last_part, publication=error.so_far.id, url=error.so_far.url
-        )
-
-    async def _on_last_word(
-        self, job: Job, cleared: Cleared, error: Duplicate | Refused | Uncertain
-    ) -> None:
-        self.paces.worked(job.post.account)
-        if isinstance(error, Duplicate) and job.maybe_sent:
-            detail = "the network has it already, under an id that it did not tell"
-            sent = self.ends.attempt(job, cleared, "published")
-            await self.ends.sent(job, sent, Publication("", detail=detail))
-        elif isinstance(error, Uncertain):
-            await self.ends.end(job, "uncertain", str(error))
-        elif job.so_far is not None:
-            await self.ends.end_in_part(job, str(error))
-        else:
-            await self.ends.note(job, cleared, f"refused: {error}")
-            await self.ends.end(job, "failed", str(error))
-
-    async def _retry(self, job: Job, why: str, *, after_s: float = 0) -> bool:
-        job.has_turn = False
-        assert job.begun_at is not None
-        log.warning("not sent", post=job.post.post_id, account=job.post.account, why=why)
-        if job.post.kind == "update":
-            now = self.clock.now()
-            if now >= job.post.latest_at:
-                await self.ends.give_up(job, why)
-                return True
-            if (now - job.begun_at).total_seconds() > TELL_AFTER_S:
-                self.late[job.post.post_id] = f"{job.post.account}: {why}"
-        if job.steps_aside:
-            job.again_s = self._rest_s(job, after_s)
-            return True
-        await self._wait(job, after_s)
-        return False
-
     async def _wait(self, job: Job, after_s: float = 0) -> None:
         job.rests()
-        await asyncio.sleep(self._rest_s(job, after_s))
-
-    def _rest_s(self, job: Job, after_s: float) -> float:
-        job.failures += 1
-        return max(after_s, backoff_s(job.failures, chance=self.chance()))
+        await asyncio.sleep(job.next_rest_s(after_s, chance=self.chance()))

@@ -149,6 +149,7 @@ class Ends:
     async def tell(self, job: Job, outcome: Outcome) -> None:
         """Hand an outcome to Kafka; the job is not settled before it is acknowledged."""
         job.unsaid += 1
+        job.is_out |= outcome.result == "published"
         on_its_way = await self.emit(outcome, job.traceparent)
         on_its_way.add_done_callback(partial(_on_told, job))
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from schemas.posts import Outcome, Post, Result
+from services.publisher.backoff import backoff_s
 from services.publisher.channels import Partly, Publication, Uncertain, Unknown
 from services.publisher.ledger import Attempt, Entry, State
 
@@ -46,8 +47,12 @@ class Job:
     last_part: Attempt | None = None
     sent: tuple[Attempt, Publication] | None = None  # It is out, whatever the ledger says.
     failures: int = 0
-    steps_aside: bool = False  # Others need not wait for its next try,
-    again_s: float = 0  # which comes after so long.
+    steps_aside: bool = False  # Whoever settles it comes back for its next try,
+    again_s: float = 0  # which is due after so long;
+    lets_by: bool = False  # and an update that is tried for long does not stop those behind it,
+    overtaken: bool = False  # of which one is out by now.
+    is_out: bool = False
+    fails_since_s: float = 0.0  # Monotonic.
     unknowns: int = 0
     asked_at: list[datetime] = field(default_factory=list)  # For an intent.
     begun_at: datetime | None = None
@@ -76,6 +81,11 @@ class Job:
         if not self.unsaid:
             self.settled(self)
             self.rests()
+
+    def next_rest_s(self, after_s: float, *, chance: float) -> float:
+        """Count one more failure; return how long to wait for the next try, in seconds, not less than the network asks."""
+        self.failures += 1
+        return max(after_s, backoff_s(self.failures, chance=chance))
 
     def is_mine(self, entry: Entry, publisher: str) -> bool:
         """Say whether an intent is one that this job asked for: the database's answer was lost."""

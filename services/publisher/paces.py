@@ -6,6 +6,7 @@ from typing import Final
 
 import structlog
 from prometheus_client import CollectorRegistry, Gauge
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.kit.database import sql
@@ -75,13 +76,16 @@ class Paces:
                     return seconds
 
     async def hear(self, account: str, told: Told | None) -> None:
-        """Keep what an answer said of the account's rate."""
+        """Keep what an answer said of the account's rate; where the database does not answer, the next one tells again."""
         if told is None:
             return
         self._unlimited_until_s.pop((account, told.bucket), None)
-        async with self.engine.begin() as connection:
-            known = await self._read(connection, account, told.bucket)
-            await self._write(connection, account, told.bucket, heard(known, told))
+        try:
+            async with self.engine.begin() as connection:
+                known = await self._read(connection, account, told.bucket)
+                await self._write(connection, account, told.bucket, heard(known, told))
+        except (SQLAlchemyError, OSError) as error:
+            log.warning("a rate was not kept", account=account, error=str(error))
 
     async def rates(self, account: str) -> dict[str, Rate]:
         """Return what is known of an account's rates, by bucket."""

@@ -1,7 +1,7 @@
-"""Posts in hand: a queue for each channel account, or several, as many tasks as it can bear, and commits.
+"""Posts in hand, and commits; `turns.py` says whose turn it is.
 
-Where an account's queue has ten thousand offers in hand, more of them are passed over until there is room (`passed.py`); where
-one of updates has, the partitions that feed it rest.
+Where ten thousand offers of an account are in hand, more of them are passed over until there is room (`passed.py`); where
+so many updates are, the partitions that feed it rest.
 A record is committed when all its posts are settled, so that a publisher that dies loses none. One that ends, or
 hands partitions to another, lets what it has begun to send come to its end: nobody else could know what became of it.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from typing import Final
@@ -26,6 +26,7 @@ from services.kit import broker as kafka
 from services.publisher.job import Job
 from services.publisher.offsets import Offsets
 from services.publisher.passed import Passed
+from services.publisher.turns import Turns
 
 COMMIT_EVERY_S: Final = 1.0
 JOIN_AGAIN_S: Final = 1.0
@@ -38,29 +39,24 @@ log = structlog.get_logger()
 
 
 class Queues:
-    """One topic with a group: its records in hand, and the tasks that settle them."""
+    """One topic with a group: its records in hand, until whoever gives them their turn has settled them."""
 
     subscription: kafka.Subscription
     _subscribe: Callable[[], kafka.Subscription]
 
     def __init__(self, topic: Topic, *, group: str, crash: kafka.Crash) -> None:
         self.topic, self.group, self.crash = topic, group, crash
-        self.settle: Callable[[Job], Awaitable[None]]
+        self.turns: Turns
         self.leave: Callable[[Job], Awaitable[None]]
-        self.name_of: Callable[[Post], str] = lambda post: post.account  # Of a post's queue.
-        self.parallel: Callable[[str], int] = lambda _: 1
         self.passes_over = False  # A record makes one post, and its key is the queue's name.
         self.assigned_once = False
         self._offsets = Offsets()
         self._ours: set[int] = set()
         self._is_ending = False
         self._jobs: dict[int, set[Job]] = {}
-        self._in_hand: defaultdict[str, set[Job]] = defaultdict(set)  # By queue, until settled.
-        self._queues: dict[str, asyncio.Queue[Job]] = {}
-        self._again: defaultdict[str, deque[Job]] = defaultdict(deque)  # Before those of its queue.
-        self._tasks: list[asyncio.Task[None]] = []
+        self._in_hand: defaultdict[str, set[Job]] = defaultdict(set)  # By account, until settled.
         self._passed: defaultdict[int, Passed] = defaultdict(Passed)
-        self._resting: dict[str, set[int]] = {}  # A queue's name to paused partitions.
+        self._resting: dict[str, set[int]] = {}  # An account to paused partitions.
 
     def read(
         self, broker: KafkaBroker, handler: kafka.Handler, *, instance: str, at_once: bool
@@ -98,7 +94,7 @@ class Queues:
         partition, offset = record.partition, record.offset
         if partition not in self._ours or self._is_ending:
             return
-        if self.passes_over and not self._admits(record, self.name_of(posts[0])):
+        if self.passes_over and not self._admits(record, posts[0].account):
             return
         done = self._offsets.begin(partition, offset)
         if not posts:
@@ -111,16 +107,14 @@ class Queues:
             if not left:
                 done()
             self._jobs.get(partition, set()).discard(job)
-            self._let_go(self.name_of(job.post), {job})
+            self._let_go(job.post.account, {job})
 
         for post in posts:
-            # An offer that a network does not take keeps no other waiting; an incident's updates keep their order.
-            job = Job(post, attempt, settled, traceparent, steps_aside=post.kind == "offer")
+            job = Job(post, attempt, settled, traceparent, steps_aside=True)
             self._jobs.setdefault(partition, set()).add(job)
-            name = self.name_of(post)
-            self._in_hand[name].add(job)
-            self._queue(name).put_nowait(job)
-            self._rest(name, partition)
+            self._in_hand[post.account].add(job)
+            self.turns.put(job)
+            self._rest(post.account, partition)
 
     def _admits(self, record: kafka.Record, name: str) -> bool:
         passed = self._passed[record.partition]
@@ -160,34 +154,6 @@ class Queues:
         if record.partition not in self._ours or self._is_ending:
             return lambda: None
         return self._offsets.begin(record.partition, record.offset)
-
-    def _queue(self, name: str) -> asyncio.Queue[Job]:
-        if name not in self._queues:
-            self._queues[name] = asyncio.Queue()
-            self._tasks += [
-                asyncio.create_task(self._work(name)) for _ in range(self.parallel(name))
-            ]
-        return self._queues[name]
-
-    async def _work(self, name: str) -> None:
-        try:
-            while True:
-                again = self._again[name]
-                job = again.popleft() if again else await self._queues[name].get()
-                await self.settle(job)
-                if job.again_s and not job.dropped:
-                    asyncio.get_running_loop().call_later(job.again_s, self._come_back, name, job)
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:
-            self.crash(f"the delivery of {name} failed", error)
-
-    def _come_back(self, name: str, job: Job) -> None:
-        """Let a job that stepped aside be the next one; where nobody is at work, at once."""
-        if self._queues[name].empty():
-            self._queues[name].put_nowait(job)
-        else:
-            self._again[name].append(job)
 
     def _rest(self, name: str, partition: int) -> None:
         if self.passes_over or len(self._in_hand[name]) < QUEUE_JOBS:
@@ -264,9 +230,7 @@ class Queues:
 
     async def stop(self) -> None:
         """End the tasks and commit what they settled."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.turns.stop()
         await self._commit()
 
 

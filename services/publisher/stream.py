@@ -17,7 +17,6 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias
-from zlib import crc32
 
 import structlog
 from faststream.kafka import KafkaBroker
@@ -47,15 +46,13 @@ from services.publisher.outbox import Outbox
 from services.publisher.page import Incidents
 from services.publisher.partitions import Partitions
 from services.publisher.queues import Queues
+from services.publisher.turns import InOrder, SideBySide
 
 GROUP_DUE: Final = "publisher"
 GROUP_UPDATES: Final = "publisher-updates"
 HOLD_RECORDS: Final = 5_000  # At a start there may be a million.
 OFFERS_LATEST_S: Final = 30.0  # Without a fence they are read then, and wait here.
 READY_FENCE_S: Final = 3 * PROBE_S
-UPDATE_QUEUES: Final = (
-    4  # Of an account: one update that does not get through stops not all. See BESIDE_OFFERS.
-)
 ON_ITS_WAY_S: Final = 1.0  # By then what was sent within the lease is written down.
 RESUME_EVERY_S: Final = 3.0
 Carries: TypeAlias = Literal["all", "offers", "updates"]
@@ -79,7 +76,7 @@ class Stream:
         crash: kafka.Crash,
         carries: Carries = "all",
     ) -> None:
-        self.broker, self.publisher, self.clock = broker, publisher, clock
+        self.broker, self.publisher, self.clock, self.crash = broker, publisher, clock, crash
         self.accounts, self.counted = dict(accounts), Partitions(cluster, DISRUPTIONS)
         self.delivery: Delivery
         self.incidents = Incidents()
@@ -111,13 +108,9 @@ class Stream:
     def deliver_by(self, delivery: Delivery) -> None:
         """Hand every post to this delivery, which asks our gate."""
         self.delivery = delivery
-        for queues in (self.due, self.updates):
-            queues.settle, queues.leave = delivery.settle, delivery.leave
-        # An incident's updates stay in their order; how many offers may overlap, the channel says.
-        self.updates.name_of = queue_of_update
-        self.due.parallel = lambda account: (
-            delivery.channels[account].capabilities.parallel if account in delivery.channels else 1
-        )
+        self.due.turns = SideBySide(delivery.settle, parallel=delivery.parallel, crash=self.crash)
+        self.updates.turns = InOrder(delivery.settle, crash=self.crash)
+        self.due.leave = self.updates.leave = delivery.leave
 
     def say(self, post: Post) -> None:
         """Say an update of our own, which is in no topic: its reason and its intent are in the ledger."""
@@ -147,7 +140,7 @@ class Stream:
         try:
             await self.due.join()
         except Exception as error:  # Whoever supervises starts us again.
-            self.due.crash("offers cannot be read", error)
+            self.crash("offers cannot be read", error)
 
     def _spawn(self, act: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(act)
@@ -263,9 +256,3 @@ class Stream:
         for queues in (self.due, self.updates):
             await queues.stop()
         await self.counted.aclose()
-
-
-def queue_of_update(post: Post) -> str:
-    """Return the name of an update's queue: the same for all of its incident."""
-    subject = post.incident_id or post.post_id
-    return f"{post.account}/{crc32(subject.encode()) % UPDATE_QUEUES}"

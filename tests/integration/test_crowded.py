@@ -18,6 +18,7 @@ from services.kit.topics import create_topics
 from services.publisher import queues as module
 from services.publisher.job import Job
 from services.publisher.queues import Queues
+from services.publisher.turns import SideBySide
 from tests.builders import a_post
 
 IN_HAND, RESUMES = 20, 10
@@ -33,7 +34,8 @@ class Crowd:
 
     def __init__(self, topic: str) -> None:
         self.queues = Queues(replace(DUE, name=topic, partitions=1), group=topic, crash=crash)
-        self.queues.passes_over, self.queues.settle = True, self._settle
+        self.queues.passes_over = True
+        self.queues.turns = SideBySide(self._settle, parallel=lambda _: 1, crash=crash)
         self.sent: dict[str, list[int]] = {"slow": [], "quick": []}
         self.may = asyncio.Event()
 

@@ -30,6 +30,7 @@ from services.publisher.clearance import Clearance
 from services.publisher.ledger import Attempt
 from services.publisher.queues import Queues
 from services.publisher.store import LEDGER, SCHEMA, Sent, Store
+from services.publisher.turns import SideBySide
 from tests.builders import a_hold
 from tests.desk import Desk
 from tests.fakes import FakeChannel
@@ -187,7 +188,10 @@ class InHand:
     def __init__(self, desk: Desk) -> None:
         delivery = desk.delivery()
         self.queues = Queues(DUE, group="g", crash=lambda *_: None)
-        self.queues.settle, self.queues.leave = delivery.settle, delivery.leave
+        self.queues.turns = SideBySide(
+            delivery.settle, parallel=lambda _: 1, crash=self.queues.crash
+        )
+        self.queues.leave = delivery.leave
         self.committed = 0
         self.queues.subscription = SimpleNamespace(consumer=self)  # type: ignore[assignment]
 

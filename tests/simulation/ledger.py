@@ -233,16 +233,20 @@ class Network:
         self.told: dict[str, Process | None] = {}  # Who heard that it stands.
         self.numbers = count()
         self.faults = 0.0
+        self.refuses: Callable[[Post], bool] = lambda _: False  # Each time.
+        self.on_made: Callable[[Post, float], None] = lambda _, __: None
         self.on_begin: Callable[[Post], None] = lambda _: None
 
     def channel(self, clock: Clock) -> Line:
         """Return the account as one publisher has it."""
         return Line(self, clock)
 
-    def create(self, name: str, made: str, post: Post) -> None:
+    def create(self, name: str, made: str, post: Post, *, begun_s: float) -> None:
         """Let a post stand there."""
         if name not in self.standing:
             self.made[made] = self.made.get(made, 0) + 1
+            if self.made[made] == 1:
+                self.on_made(post, begun_s)
         self.standing[name] = post
 
 
@@ -260,15 +264,16 @@ class Line(Threads):
         await self._wait()  # For a connection, a picture: whatever comes before the last look.
         await clearance.confirm()
         network.on_begin(post)
-        if network.chance.random() < network.faults:
+        if network.refuses(post) or network.chance.random() < network.faults:
             await self._wait()
             raise NotSent("the network did not take it")
         mark = f".{part.number}" if part.of > 1 else ""
         name = f"{part.key}{mark}"
         if not self.capabilities.idempotent_s:
             name += f"-{next(network.numbers)}"
-        lands_s = self._takes_s()  # Whatever becomes of who asked.
-        network.loop.outside(lands_s, lambda: network.create(name, f"{post.post_id}{mark}", post))
+        lands_s, begun_s = self._takes_s(), network.loop.now_s  # Whatever becomes of who asked.
+        made = f"{post.post_id}{mark}"
+        network.loop.outside(lands_s, lambda: network.create(name, made, post, begun_s=begun_s))
         if network.chance.random() < network.faults:  # Perhaps while the network is at work on it.
             await asyncio.sleep(2 * lands_s * network.chance.random())
             raise Unknown("the answer was lost")

@@ -104,6 +104,22 @@ MUTANTS: dict[str, Mutant] = {
         "what a client passed over is read by nobody",
         (("services.kit.gaps", "if offset > expected != self._sought.get(partition)", "if False"),),
     ),
+    "lets_nobody_by": Mutant(
+        "an update that is never taken keeps its incident's next ones",
+        (("services.publisher.failures", "> LET_BY_S", "> 1e9"),),
+    ),
+    "old_behind_new": Mutant(
+        "an update is tried for ever, though a later one is out",
+        (("services.publisher.turns", "        job.overtaken = True", "        pass"),),
+    ),
+    "again_is_later": Mutant(
+        "what a detector says again counts as later",
+        (("services.publisher.turns", " and job.post.due_at < post.due_at", ""),),
+    ),
+    "one_for_all": Mutant(
+        "a post that is never taken keeps its account's offers",
+        (("services.publisher.failures", "        if not job.lets_by:", "        if job:"),),
+    ),
     "lease_from_echo": Mutant(
         "the lease measured from the echo",
         ((_FENCES, "Passed(number=fence.number, begun_s=fence.begun_s,", "Passed(number=fence.number, begun_s=now_s,"),),

@@ -20,6 +20,7 @@ from services.detector.stream import Stream as DetectorStream
 from services.detector.views import Views
 from services.kit import broker as kafka
 from services.kit.cluster import Cluster
+from services.publisher import failures
 from services.publisher import partitions as publisher_partitions
 from services.publisher import queues as publisher_queues
 from services.publisher.accounts import WebhookAccount
@@ -50,6 +51,7 @@ SCHEDULERS: Final = ("scheduler-1", "scheduler-2")
 APART: Final[dict[str, Carries]] = {"publisher-1": "offers", "publisher-2": "updates"}
 QUEUE_JOBS: Final = 2  # Where it is crowded, so that offers are passed over.
 APART_EVERY: Final = 5  # In each fifth evening offers and updates have a publisher each.
+LET_BY_S: Final = 5.0  # Shorter than in life, and longer than any stop.
 STALE_S: Final = 3.0  # Shorter than in life, as well.
 BEGUN_S: Final = 0.01
 TICK_S: Final = 0.3  # Longer: each costs a dozen real round trips.
@@ -230,6 +232,7 @@ def in_place(log: Log, *, is_crowded: bool) -> Iterator[None]:
         patch.setattr(publisher_partitions, "AIOKafkaAdminClient", lambda **_: Admin(log))
         patch.setattr(detector_stream, "SNAPSHOT_EVERY_S", SNAPSHOT_EVERY_S)
         patch.setattr(again, "CLAIM_STALE_S", STALE_S)
+        patch.setattr(failures, "LET_BY_S", LET_BY_S)
         patch.setattr(scheduler_stream, "TICK_S", TICK_S)
         if is_crowded:
             patch.setattr(publisher_queues, "QUEUE_JOBS", QUEUE_JOBS)

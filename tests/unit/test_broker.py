@@ -19,6 +19,7 @@ from schemas.topics import DUE
 from services.kit import broker as kafka
 from services.kit.broker import still_ours
 from services.publisher.queues import Queues
+from services.publisher.turns import InOrder
 from tests.simulation.log import Stored
 
 TOPIC = "posts.due"
@@ -118,7 +119,7 @@ async def test_what_went_to_another_publisher_is_neither_taken_nor_committed() -
         return
 
     queues = Queues(DUE, group="g", crash=lambda *_: None)
-    queues.settle = nothing
+    queues.turns = InOrder(nothing, crash=lambda *_: None)
     queues.subscription = SimpleNamespace(consumer=Committer())  # type: ignore[assignment]
     await queues._on_assigned([0, 1])
     queues.take(a_record(0, 5), [], attempt=1, traceparent="")

@@ -11,13 +11,14 @@ import pytest
 from aiokafka import TopicPartition
 
 from schemas.posts import Post
-from schemas.topics import DUE, UPDATES
+from schemas.topics import DUE
 from services.kit.broker import Subscription
 from services.kit.gaps import Gaps
 from services.publisher import stream
 from services.publisher.job import Job
 from services.publisher.queues import Queues
-from services.publisher.stream import UPDATE_QUEUES, Stream, queue_of_update
+from services.publisher.stream import Stream
+from services.publisher.turns import UPDATES_AT_ONCE, SideBySide
 from tests.builders import a_post
 from tests.channels import HTTP
 from tests.unit.test_broker import a_record
@@ -27,21 +28,16 @@ def an_update(number: int, incident_id: str) -> Post:
     return a_post(post_id=f"{incident_id}-{number}", kind="update", incident_id=incident_id)
 
 
-def test_an_incidents_updates_share_a_queue_and_an_account_has_a_few() -> None:
-    updates = [an_update(n, f"inc-{n % 50}") for n in range(200)]
-    names: dict[str, set[str]] = {}
-    for update in updates:
-        names.setdefault(update.incident_id or "", set()).add(queue_of_update(update))
-    assert all(len(found) == 1 for found in names.values())
-    assert len(set().union(*names.values())) == UPDATE_QUEUES
+def side_by_side(settle: Any) -> SideBySide:
+    return SideBySide(settle, parallel=lambda _: 1, crash=lambda *_: None)
 
 
 @pytest.mark.parametrize("name", [name for name in HTTP if name != "apprise"])
 def test_an_accounts_updates_find_a_connection_beside_all_its_offers(name: str) -> None:
-    """They wait for none: four queues of updates, a take-back and a look-up, beside as many offers as may overlap."""
+    """They wait for none: four lines of updates, a take-back and a look-up, beside as many offers as may overlap."""
     channel: Any = HTTP[name][1]("http://127.0.0.1:1")
     room = channel.client._transport._pool._max_connections
-    assert room >= channel.capabilities.parallel + UPDATE_QUEUES + 2
+    assert room >= channel.capabilities.parallel + UPDATES_AT_ONCE + 2
 
 
 @pytest.mark.parametrize("knows", [True, False])
@@ -68,37 +64,6 @@ async def test_offers_are_read_behind_the_first_fence_or_a_little_later_without(
     assert joined.is_set()
 
 
-async def test_an_update_that_does_not_get_through_stops_its_own_incident_and_not_all() -> None:
-    """A network that answered one text with 500 was asked again and again, and all else it was to say stood behind."""
-    queues = Queues(UPDATES, group="g", crash=lambda *_: None)
-    queues.name_of, queues.subscription = queue_of_update, _Nothing()  # type: ignore[assignment]
-    settled, stuck = list[str](), asyncio.Event()
-
-    async def settle(job: Job) -> None:
-        if job.post.post_id == "stuck-0":
-            await stuck.wait()
-        settled.append(job.post.post_id)
-        job.ends()
-
-    queues.settle = settle
-    await queues._on_assigned([0])
-    others = [an_update(0, f"inc-{n}") for n in range(8)]
-    given = [an_update(0, "stuck"), an_update(1, "stuck"), *others]
-    for offset, post in enumerate(given):
-        queues.take(a_record(0, offset), [post], attempt=1, traceparent="")
-    free = {p.post_id for p in others if queue_of_update(p) != queue_of_update(given[0])}
-    async with asyncio.timeout(10):
-        while not free <= set(settled):  # noqa: ASYNC110  # Tasks of the queues'.
-            await asyncio.sleep(0.02)
-        assert len(free) >= len(others) / 2
-        assert not {"stuck-0", "stuck-1"} & set(settled)
-        stuck.set()
-        while len(settled) < len(given):  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
-    assert settled.index("stuck-0") < settled.index("stuck-1")
-    await queues.stop()
-
-
 async def test_what_stepped_aside_is_in_hand_and_lets_no_more_in(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -113,7 +78,7 @@ async def test_what_stepped_aside_is_in_hand_and_lets_no_more_in(
         job.again_s = 60
         aside.append(job)
 
-    queues.settle = settle
+    queues.turns = side_by_side(settle)
     await queues._on_assigned([0])
     for offset in range(3):
         assert not consumer.resting
@@ -136,7 +101,7 @@ class Passing:
         monkeypatch.setattr("services.publisher.queues.QUEUE_JOBS", 2)
         self.consumer = _Resting()
         self.queues, self.jobs = Queues(DUE, group="g", crash=lambda *_: None), list[Job]()
-        self.queues.passes_over, self.queues.settle = True, self._settle
+        self.queues.passes_over, self.queues.turns = True, side_by_side(self._settle)
         self.queues.leave = self._settle
         self.queues.subscription = Subscription(
             SimpleNamespace(consumer=self.consumer), DUE.name, Gaps(compacted=False)
@@ -213,13 +178,3 @@ class _Resting:
 
     async def commit(self, offsets: dict[TopicPartition, int]) -> None:
         self.committed |= offsets
-
-
-class _Nothing:
-    """A subscription that nothing is committed to."""
-
-    class _Consumer:
-        async def commit(self, _: Any) -> None:
-            return
-
-    consumer = _Consumer()
