@@ -14,7 +14,7 @@ SHELL = {
     "app", "api", "stream", "store", "__init__",
     "again", "answers", "calendar_api", "campaign_api", "campaign_desk", "counts", "event_api", "event_store", "file_api", "hooks", "label_api", "lane_store", "once", "outcome_store", "post_api", "post_desk", "question_api", "questions",
     "delivery", "queues", "desk", "doors", "pollers", "fetch", "outbox", "views",
-    "archive", "audit", "brokers_clock", "doubts", "ends", "failures", "turns", "orphans", "intake", "mail_store", "page_store", "paces", "partitions", "fences", "gatekeeper", "push", "push_store", "site", "subscribe", "takeback",
+    "archive", "audit", "brokers_clock", "doubts", "ends", "failures", "turns", "orphans", "intake", "mail_store", "page_store", "paces", "partitions", "fences", "gatekeeper", "push", "push_store", "retractions", "site", "subscribe", "takeback",
 }  # fmt: skip
 PURE = {
     "__future__", "calendar", "collections", "dataclasses", "datetime", "enum", "functools", "json", "math",

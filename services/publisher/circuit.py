@@ -39,6 +39,11 @@ def probing(circuit: Circuit, *, now_s: float) -> Circuit:
     return replace(circuit, open_until_s=now_s + _open_s(circuit)) if circuit.is_open else circuit
 
 
+def unprobed(circuit: Circuit, *, now_s: float) -> Circuit:
+    """Return the circuit behind an offer that was let through and did not ask: the next one may."""
+    return replace(circuit, open_until_s=now_s) if circuit.is_open else circuit
+
+
 def failed(circuit: Circuit, why: str, *, now_s: float) -> Circuit:
     """Return the circuit behind a failure."""
     worse = Circuit(failures=circuit.failures + 1, why=why)

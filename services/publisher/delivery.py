@@ -93,8 +93,9 @@ class Delivery:
         return channel.capabilities.parallel if channel else 1
 
     def remarks(self) -> dict[str, str]:
-        """Say which updates do not get through, and why."""
-        return {f"update {post_id}": why for post_id, why in self.failures.late.items()}
+        """Say which updates and which take-backs do not get through, and why."""
+        late = {f"update {post_id}": why for post_id, why in self.failures.late.items()}
+        return late | self.take_back.retractions.remarks()
 
     async def settle(self, job: Job) -> None:
         """See one post through to its outcome; or to its next try (`again_s`); or until it is another publisher's."""
@@ -104,12 +105,14 @@ class Delivery:
                 is_over = await self._to_outcome(job)
             except (SQLAlchemyError, OSError) as error:  # What the job knows, it goes on knowing.
                 log.error("the ledger does not answer", post=job.post.post_id, error=str(error))
-                job.recorded = job.has_turn = False
+                job.recorded = False
+                self.failures.give_back(job)
                 await self._wait(job)
             else:
                 if is_over and not job.again_s:
                     job.ends()
                 break
+        self.failures.give_back(job)
         if not job.again_s or job.dropped:
             self.failures.late.pop(job.post.post_id, None)
         job.rests()
@@ -258,6 +261,7 @@ class Delivery:
             job.tried_at = clearance.looked_at or begun_at
             return await self.failures.meet(job, clearance.relied_on, error)
         job.tried_at = clearance.looked_at or begun_at
+        job.has_turn = False
         self.paces.worked(account)
         sent = self.ends.attempt(job, clearance.relied_on, "published")
         await self.ends.sent(job, sent, made)  # First of all: the rest may fail.

@@ -58,6 +58,12 @@ class Failures:
         self.clock, self.rest, self.chance = clock, rest, chance
         self.late: dict[str, str] = {}  # Updates that do not get through, and why.
 
+    def give_back(self, job: Job) -> None:
+        """Let the next offer try an account that fails: this one had its turn, and no news came of it."""
+        if job.has_turn and job.post.kind == "offer":
+            self.paces.unused(job.post.account)
+        job.has_turn = False
+
     async def meet(
         self,
         job: Job,
@@ -93,6 +99,7 @@ class Failures:
         """Let a failure speak for the account; that of a post which fails for long speaks for itself alone."""
         if not job.lets_by:
             self.paces.failed(job.post.account, why)
+            job.has_turn = False
 
     async def _on_part(self, job: Job, cleared: Cleared, error: Partly) -> None:
         """Write down what is out: whoever goes on sends the rest, and not this again."""
@@ -107,6 +114,7 @@ class Failures:
         self, job: Job, cleared: Cleared, error: Duplicate | Refused | Uncertain
     ) -> None:
         self.paces.worked(job.post.account)
+        job.has_turn = False
         if isinstance(error, Duplicate) and job.maybe_sent:
             detail = "the network has it already, under an id that it did not tell"
             sent = self.ends.attempt(job, cleared, "published")
@@ -120,7 +128,7 @@ class Failures:
             await self.ends.end(job, "failed", str(error))
 
     async def _retry(self, job: Job, why: str, *, after_s: float = 0) -> bool:
-        job.has_turn = False
+        self.give_back(job)
         job.fails_since_s = job.fails_since_s or self.clock.monotonic_s()
         assert job.begun_at is not None
         log.warning("not sent", post=job.post.post_id, account=job.post.account, why=why)

@@ -96,6 +96,11 @@ class Paces:
                 for row in rows
             }
 
+    def unused(self, account: str) -> None:
+        """Note that an offer had its turn and did not ask the account, or was told nothing of how it is."""
+        if (known := self.circuits.get(account)) is not None:
+            self.circuits[account] = circuit.unprobed(known, now_s=self.clock.monotonic_s())
+
     def worked(self, account: str) -> None:
         """Note that the account answered."""
         if self.circuits.pop(account, Circuit()).is_open:

@@ -298,16 +298,20 @@ class Store:
         async with self.engine.connect() as connection:
             return [entry_of(row) for row in await connection.execute(statement)]
 
-    async def keep_retracting(self, post_id: str, *, left_s: float | None = None) -> bool:
-        """Say that a retraction is being worked on; with a time, only one that was left for so long."""
-        mine = (LEDGER.c.post_id == post_id) & (LEDGER.c.state == "retracting")
-        if left_s is not None:
-            mine &= _is_left(left_s)
+    async def adopt_retraction(self, post_id: str, *, left_s: float) -> bool:
+        """Take a retraction over that was left for so long; False: somebody is at it."""
+        mine = (LEDGER.c.post_id == post_id) & (LEDGER.c.state == "retracting") & _is_left(left_s)
         async with self.engine.begin() as connection:
             done = await connection.execute(
                 update(LEDGER).where(mine).values(changed_at=func.now())
             )
             return bool(done.rowcount)
+
+    async def keep_retracting(self, post_ids: Sequence[str]) -> None:
+        """Say of retractions that somebody is at them."""
+        ours = LEDGER.c.post_id.in_(post_ids) & (LEDGER.c.state == "retracting")
+        async with self.engine.begin() as connection:
+            await connection.execute(update(LEDGER).where(ours).values(changed_at=func.now()))
 
     async def taken_back(self, within_s: float, left_s: float) -> list[tuple[str, str]]:
         """Return the account and the hold of offers that were taken back not longer ago, nor less long."""

@@ -255,4 +255,5 @@ class Stream:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for queues in (self.due, self.updates):
             await queues.stop()
+        await self.delivery.take_back.retractions.stop()
         await self.counted.aclose()

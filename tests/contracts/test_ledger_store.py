@@ -267,11 +267,11 @@ async def test_a_retraction_that_was_left_is_taken_over_by_one(new_store: NewSto
     await bring(one, post, "retracting")
     assert post.post_id not in {e.post_id for e in await other.left_retracting(60)}
     assert post.post_id in {e.post_id for e in await other.left_retracting(-60)}
-    assert await one.keep_retracting(post.post_id)
-    assert not await other.keep_retracting(post.post_id, left_s=60)
-    assert await other.keep_retracting(post.post_id, left_s=-60)
+    await one.keep_retracting([post.post_id])
+    assert not await other.adopt_retraction(post.post_id, left_s=60)
+    assert await other.adopt_retraction(post.post_id, left_s=-60)
     await other.record(post.post_id, "retracted")
-    assert not await other.keep_retracting(post.post_id, left_s=-60)
+    assert not await other.adopt_retraction(post.post_id, left_s=-60)
 
 
 async def test_what_a_hold_took_back_is_found_by_when_that_was(new_store: NewStore) -> None:

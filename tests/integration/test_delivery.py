@@ -6,7 +6,7 @@ import asyncio
 import math
 import uuid
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,7 +18,7 @@ from schemas.holds import OpenHolds
 from schemas.posts import Kind, Outcome, Post
 from services.kit import database
 from services.kit.telemetry import Clock
-from services.publisher import backoff
+from services.publisher import backoff, circuit
 from services.publisher.brokers_clock import BrokersClock
 from services.publisher.channels import Channel, NotSent, Refused, Unknown
 from services.publisher.delivery import Delivery
@@ -103,6 +103,22 @@ async def test_a_post_goes_out_once_and_is_said_again_when_it_comes_again(desk: 
     post = new_post()
     assert [await desk.send(post), await desk.send(post)] == ["published", "published"]
     assert (desk.channel.tries, desk.settled, await desk.state(post)) == (1, 2, "sent")
+
+
+async def test_an_offer_that_was_let_through_and_had_nothing_to_send_lets_the_next_one_try(
+    desk: Desk,
+) -> None:
+    """All of an account that had failed waited a minute more for each such one, though it was back."""
+    post = new_post()
+    await desk.send(post)
+    delivery, account = desk.delivery(), post.account
+    for _ in range(circuit.FAILURES):
+        delivery.paces.failed(account, "500")
+    failed = replace(delivery.paces.circuits[account], open_until_s=0.0)
+    delivery.paces.circuits[account] = failed
+    await delivery.settle(Job(post, 1, desk._settle))
+    assert delivery.paces.circuits[account].is_open
+    assert await delivery.paces.wait_s(account, "offer", has_rate=False) == 0
 
 
 async def test_what_was_certainly_not_sent_is_tried_again(desk: Desk) -> None:

@@ -208,12 +208,16 @@ class MemoryStore(Store):
             }  # fmt: skip
             return list(found)
 
-    async def keep_retracting(self, post_id: str, *, left_s: float | None = None) -> bool:
+    async def keep_retracting(self, post_ids: Sequence[str]) -> None:
+        async with self._take_turn():
+            for post_id in post_ids:
+                if self.rows[post_id].state == "retracting":
+                    self.rows.changed[post_id] = self.rows.now()
+
+    async def adopt_retraction(self, post_id: str, *, left_s: float) -> bool:
         async with self._take_turn():
             known = self.rows.get(post_id)
-            if known is None or known.state != "retracting":
-                return False
-            if left_s is not None and not self._is_left(post_id, left_s):
+            if known is None or known.state != "retracting" or not self._is_left(post_id, left_s):
                 return False
             self.rows.changed[post_id] = self.rows.now()
             return True
