@@ -123,8 +123,7 @@ def subscribe(
         listener=listener,
         decoder=_as_it_came,
     )
-    # Who reads all of a topic without a group reads what stands: those topics are compacted.
-    subscription = Subscription(subscriber, topic, Gaps(compacted=group is None))
+    subscription = Subscription(subscriber, topic, Gaps(from_start=group is None))
     if listener is not None:
         listener.forget = subscription.gaps.forget
 

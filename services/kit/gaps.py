@@ -6,27 +6,30 @@ are there, and were read by no one.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
-from typing import Any
+from operator import itemgetter
+from typing import Any, TypeAlias
 
 import structlog
 from aiokafka import ConsumerRecord, TopicPartition
 
+Range: TypeAlias = tuple[int, int]
+"""Offsets, from the first to before the second."""
 log = structlog.get_logger()
 
 
 class Gaps:
-    """Where one consumer goes on, by partition.
+    """Where one consumer goes on, by partition; who reads `from_start` begins with the first offset there ever was.
 
-    In a compacted topic gaps are no surprise in what was there before: one looks for them from the first time on that
-    a partition has been read to its end.
+    What is missing is looked for once more. In a topic that was compacted much is: so one looks for all
+    that is missing of a batch at once, and reads it twice.
     """
 
-    def __init__(self, *, compacted: bool) -> None:
-        self._compacted = compacted
+    def __init__(self, *, from_start: bool) -> None:
+        self._from_start = from_start
         self._next: dict[int, int] = {}
-        self._sought: dict[int, int] = {}
-        self._read_up = set[int]()
+        self._missing: dict[int, list[Range]] = {}  # When a batch was read for the first time.
 
     def goes_on(self, partition: int, offset: int) -> None:
         """Expect this offset next, for it was sought."""
@@ -35,6 +38,7 @@ class Gaps:
     def forget(self) -> None:
         """Expect nothing: other partitions were assigned."""
         self._next.clear()
+        self._missing.clear()
 
     def see(
         self, consumer: Any, records: Sequence[ConsumerRecord[Any, Any]]
@@ -44,28 +48,32 @@ class Gaps:
         What is not there the second time either was deleted, or is a mark of a transaction.
         """
         follow, again = list[ConsumerRecord[Any, Any]](), set[int]()
-        for record in records:
+        for index, record in enumerate(records):
             partition, offset = record.partition, record.offset
-            expected = self._next.get(partition, offset)
             if partition in again:
                 continue
-            if offset > expected != self._sought.get(partition) and self._looks(partition):
+            expected = self._next.get(partition, 0 if self._from_start else offset)
+            if offset > expected and not self._was_missing(partition, (expected, offset)):
                 log.warning("read again", topic=record.topic, partition=partition, first=expected, until=offset)  # fmt: skip
-                self._sought[partition] = expected
+                rest = [one.offset for one in records[index:] if one.partition == partition]
+                self._missing[partition] = _missing_of(rest, expected)
                 consumer.seek(TopicPartition(record.topic, partition), expected)
                 again.add(partition)
             else:
                 self._next[partition] = offset + 1
                 follow.append(record)
-        if self._compacted:
-            self._note_ends(consumer, follow)
         return follow
 
-    def _looks(self, partition: int) -> bool:
-        return not self._compacted or partition in self._read_up
+    def _was_missing(self, partition: int, now: Range) -> bool:
+        before = self._missing.get(partition, [])
+        place = bisect_right(before, now[0], key=itemgetter(0))
+        return place > 0 and now[1] <= before[place - 1][1]
 
-    def _note_ends(self, consumer: Any, records: Sequence[ConsumerRecord[Any, Any]]) -> None:
-        for topic, partition in {(r.topic, r.partition) for r in records}:
-            end = consumer.highwater(TopicPartition(topic, partition))
-            if end is not None and self._next[partition] >= end:
-                self._read_up.add(partition)
+
+def _missing_of(offsets: Sequence[int], expected: int) -> list[Range]:
+    missing = list[Range]()
+    for offset in offsets:
+        if offset > expected:
+            missing.append((expected, offset))
+        expected = offset + 1
+    return missing

@@ -126,7 +126,7 @@ class InOrder:
                     await self.settle(job)
             if job.dropped or not job.again_s:
                 del line.jobs[place]
-                if job.is_out and _overtake(line.jobs[:place], job):
+                if job.is_out and _overtake(line.jobs, job):
                     place = 0  # These end at once, so that nobody tries them behind it.
             elif not job.lets_by:
                 return job, job.again_s
@@ -140,14 +140,14 @@ class InOrder:
         await _end([line.task for line in self._lines.values() if line.task])
 
 
-def _overtake(earlier: list[Job], later: Job) -> bool:
+def _overtake(jobs: list[Job], later: Job) -> bool:
     """Mark those whose words are no news any more: a later update in their language is out.
 
-    What stands behind them in the topic may have been written before: a detector that begins again says it again.
+    A detector that begins again says again what it has said: what stands behind it may have been written before it.
     """
     post = later.post
     old = [
-        job for job in earlier
+        job for job in jobs
         if job.post.language == post.language and job.post.due_at < post.due_at
     ]  # fmt: skip
     for job in old:

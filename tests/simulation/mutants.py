@@ -102,7 +102,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "passed_unread": Mutant(
         "what a client passed over is read by nobody",
-        (("services.kit.gaps", "if offset > expected != self._sought.get(partition)", "if False"),),
+        (("services.kit.gaps", "if offset > expected and not self._was_missing(partition, (expected, offset))", "if False"),),
     ),
     "lets_nobody_by": Mutant(
         "an update that is never taken keeps its incident's next ones",

@@ -40,7 +40,7 @@ from tests.simulation.plant import LEASE_S, Plant, in_place
 from tests.simulation.updates import Updates
 
 FAULTS_S: Final = 6.0
-SETTLE_S: Final = 120.0  # Made-up time: a rebalance, a void fence, retries.
+SETTLE_S: Final = 240.0  # Made-up time: a rebalance, a void fence, retries, a circuit that opens twice for a minute.
 LOOK_S: Final = 0.25
 TAKE_BACK_S: Final = 120
 CROWDED_EVERY: Final = 3  # In so many schedules queues are full with two posts in hand.

@@ -104,7 +104,7 @@ class Passing:
         self.queues.passes_over, self.queues.turns = True, side_by_side(self._settle)
         self.queues.leave = self._settle
         self.queues.subscription = Subscription(
-            SimpleNamespace(consumer=self.consumer), DUE.name, Gaps(compacted=False)
+            SimpleNamespace(consumer=self.consumer), DUE.name, Gaps(from_start=False)
         )
 
     async def _settle(self, job: Job) -> None:

@@ -105,6 +105,15 @@ async def test_an_earlier_one_that_comes_again_overtakes_nobody() -> None:
     await network.turns.stop()
 
 
+async def test_one_that_comes_again_behind_a_later_one_is_overtaken_too() -> None:
+    network = Network()
+    network.bears, network.lets_by = lambda name: name != "a-0", {"a-0"}
+    network.put("a-0", "a-1", "a-0")
+    await network.until(lambda: network.overtaken == ["a-0", "a-0"])
+    assert network.taken == ["a-1"]
+    await network.turns.stop()
+
+
 async def test_one_that_comes_behind_those_that_let_it_by_is_tried_at_once_and_behind_them() -> (
     None
 ):
