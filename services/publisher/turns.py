@@ -141,15 +141,16 @@ class InOrder:
 
 
 def _overtake(jobs: list[Job], later: Job) -> bool:
-    """Mark those whose words are no news any more: a later update in their language is out.
+    """Mark those that did not get through and are no news any more: a later update in their language is out.
 
-    A detector that begins again says again what it has said: what stands behind it may have been written before it.
+    A detector that begins again says again what it has said: where they stand in the topic tells not what is later.
     """
-    post = later.post
+    language, at = later.post.language, later.post.due_at
     old = [
-        job for job in jobs
-        if job.post.language == post.language and job.post.due_at < post.due_at
-    ]  # fmt: skip
+        job
+        for job in jobs
+        if job.failures and job.post.language == language and job.post.due_at < at
+    ]
     for job in old:
         job.overtaken = True
     return bool(old)

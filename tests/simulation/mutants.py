@@ -114,7 +114,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "again_is_later": Mutant(
         "what a detector says again counts as later",
-        (("services.publisher.turns", " and job.post.due_at < post.due_at", ""),),
+        (("services.publisher.turns", " and job.post.due_at < at", ""),),
     ),
     "one_for_all": Mutant(
         "a post that is never taken keeps its account's offers",

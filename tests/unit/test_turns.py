@@ -40,6 +40,7 @@ class Network:
             job.again_s = 0
         else:
             job.again_s, job.lets_by = REST_S, name in self.lets_by
+            job.failures += 1
 
     def put(self, *names: str) -> list[Job]:
         """Give it updates, named `incident-number`."""
@@ -107,10 +108,20 @@ async def test_an_earlier_one_that_comes_again_overtakes_nobody() -> None:
 
 async def test_one_that_comes_again_behind_a_later_one_is_overtaken_too() -> None:
     network = Network()
-    network.bears, network.lets_by = lambda name: name != "a-0", {"a-0"}
+    network.bears, network.lets_by = lambda _: False, {"a-0", "a-1"}
     network.put("a-0", "a-1", "a-0")
+    await network.until(lambda: network.asked[:3] == ["a-0", "a-1", "a-0"])
+    network.bears = lambda name: name == "a-1"
     await network.until(lambda: network.overtaken == ["a-0", "a-0"])
     assert network.taken == ["a-1"]
+    await network.turns.stop()
+
+
+async def test_what_has_not_failed_is_said_wherever_it_stands() -> None:
+    """A detector that was killed had written the later one alone."""
+    network = Network()
+    network.put("a-1", "a-0")
+    await network.until(lambda: network.taken == ["a-1", "a-0"])
     await network.turns.stop()
 
 
