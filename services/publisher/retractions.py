@@ -33,7 +33,7 @@ from services.publisher.outbox import Emit
 from services.publisher.paces import Paces
 from services.publisher.store import Store
 
-IN_LINE: Final = 20  # Of an account, begun and not ended; then more of them wait as they are.
+IN_LINE: Final = 20  # Of an account, begun and not ended: more wait as they are.
 IN_A_ROW: Final = 3  # So many that fail one behind the other are the account's: all of it rests.
 TRY_FOR_S: Final = 3_600.0
 TELL_AFTER_S: Final = 120.0
@@ -66,6 +66,11 @@ class _Line:
     has_room: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
 
+    @property
+    def is_full(self) -> bool:
+        untried = any(not one.failures for one in self.waiting.values())
+        return untried or len(self.waiting) >= IN_LINE
+
     def next(self, now_s: float) -> tuple[Retraction | None, float]:
         """Return the newest whose time has come; or nothing, and how long it is until then."""
         due = [one for one in self.waiting.values() if one.next_s <= now_s]
@@ -97,18 +102,9 @@ class Retractions:
         channel = self.channels.get(entry.account)
         return channel is not None and channel.capabilities.can_delete and bool(entry.publication)
 
-    def holds(self, post_id: str, account: str) -> bool:
-        """Say whether we are at it."""
-        return account in self._lines and post_id in self._lines[account].waiting
-
-    def is_full(self, account: str) -> bool:
-        """Say whether so many are begun that more had better wait."""
-        return account in self._lines and len(self._lines[account].waiting) >= IN_LINE
-
     async def room(self, account: str) -> None:
-        """Wait until fewer are begun."""
-        while self.is_full(account):
-            line = self._lines[account]
+        """Wait until all that are begun have been tried: what is not begun, another may begin, if we are killed."""
+        while (line := self._lines.get(account)) is not None and line.is_full:
             line.has_room.clear()
             await line.has_room.wait()
 
@@ -162,7 +158,7 @@ class Retractions:
                     is_over = True
                 if is_over:
                     del line.waiting[one.entry.post_id]
-                    line.has_room.set()
+                line.has_room.set()
             del self._lines[account]
 
     async def _try(self, line: _Line, one: Retraction) -> bool:

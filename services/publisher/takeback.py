@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -65,6 +66,7 @@ class TakeBack:
     ) -> None:
         self.store, self.channels, self.accounts = store, channels, accounts
         self.clock, self.emit, self.say = clock, emit, say
+        self._resuming = set[str]()
         self.retractions = Retractions(
             store, channels, paces, clock=clock, emit=emit, chance=chance
         )
@@ -163,21 +165,28 @@ class TakeBack:
 
     async def resume(self, *, left_s: float = LEFT_S) -> None:
         """End what a publisher began to take back and has left for so long, apologies too."""
-        left = await self.store.left_retracting(left_s)
-        begun = [done for entry in left if (done := await self._take_over(entry, left_s))]
-        if any(account.apology for account in self.accounts.values()):
-            for account, hold_id in await self.store.taken_back(APOLOGY_USEFUL_S, left_s):
-                await self._apologise(account, hold_id)
+        left = defaultdict[str, list[Entry]](list)
+        for entry in await self.store.left_retracting(left_s):
+            if entry.account not in self._resuming:
+                left[entry.account].append(entry)
+        await asyncio.gather(*(self._resume_all(name, left[name], left_s) for name in left))
+        if not any(account.apology for account in self.accounts.values()):
+            return
+        for account, hold_id in await self.store.taken_back(APOLOGY_USEFUL_S, left_s):
+            await self._apologise(account, hold_id)
+
+    async def _resume_all(self, account: str, left: list[Entry], left_s: float) -> None:
+        self._resuming.add(account)
+        begun = list[asyncio.Future[bool]]()
+        try:
+            for entry in left:
+                await self.retractions.room(account)
+                if await self.store.adopt_retraction(entry.post_id, left_s=left_s):
+                    begun.append(self.retractions.put(entry, entry.hold_id))
+        finally:
+            self._resuming.discard(account)
         if begun:
             await asyncio.wait(begun)
-
-    async def _take_over(self, entry: Entry, left_s: float) -> asyncio.Future[bool] | None:
-        of_ours = self.retractions.holds(entry.post_id, entry.account)
-        if of_ours or self.retractions.is_full(entry.account):
-            return None
-        if not await self.store.adopt_retraction(entry.post_id, left_s=left_s):
-            return None
-        return self.retractions.put(entry, entry.hold_id)
 
     def _may_delete(self, account: str) -> bool:
         channel = self.channels.get(account)

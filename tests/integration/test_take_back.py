@@ -272,6 +272,28 @@ async def test_what_is_not_deleted_within_an_hour_is_a_persons_task(
     assert outcome.reason.endswith(" times: no answer")
 
 
+async def test_what_we_have_not_tried_yet_others_may_take_back(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of a page were ours, and stood for ten seconds more where we were killed."""
+    posts = [await desk.went_out(desk.account, minutes_ago=minutes) for minutes in (1, 2, 3)]
+    began = asyncio.Event()
+
+    async def hang(_: Publication) -> Retracted:
+        began.set()
+        await asyncio.Event().wait()
+        raise AssertionError("unreachable")
+
+    monkeypatch.setattr(desk.can, "retract", hang)
+    taking = asyncio.create_task(desk.take_back.take_back(desk.hold()))
+    await began.wait()
+    await asyncio.sleep(0.2)
+    found = [await desk.store.find(post_id) for post_id in posts]
+    assert [entry.state for entry in found if entry] == ["retracting", "sent", "sent"]
+    taking.cancel()
+    await desk.take_back.retractions.stop()
+
+
 async def test_who_sends_does_not_wait_for_a_deletion_that_does_not_get_through(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
