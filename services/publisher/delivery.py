@@ -92,10 +92,17 @@ class Delivery:
         channel = self.channels.get(account)
         return channel.capabilities.parallel if channel else 1
 
+    def late(self) -> dict[str, dict[str, str]]:
+        """Say which updates and which take-backs do not get through, and why, each by its post."""
+        return {"update": self.failures.late, "take-back": self.take_back.retractions.late()}
+
     def remarks(self) -> dict[str, str]:
-        """Say which updates and which take-backs do not get through, and why."""
-        late = {f"update {post_id}": why for post_id, why in self.failures.late.items()}
-        return late | self.take_back.retractions.remarks()
+        """Say the same in one."""
+        return {
+            f"{what} {post_id}": why
+            for what, posts in self.late().items()
+            for post_id, why in posts.items()
+        }
 
     async def settle(self, job: Job) -> None:
         """See one post through to its outcome; or to its next try (`again_s`); or until it is another publisher's."""

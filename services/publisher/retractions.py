@@ -123,11 +123,11 @@ class Retractions:
             line.came.set()
         return known.done
 
-    def remarks(self) -> dict[str, str]:
-        """Say which do not get through, and why."""
+    def late(self) -> dict[str, str]:
+        """Say which posts' do not get through, and why."""
         until_s = self.clock.monotonic_s() - TELL_AFTER_S
         return {
-            f"take-back {one.entry.post_id}": f"{one.entry.account}: {one.why}"
+            one.entry.post_id: f"{one.entry.account}: {one.why}"
             for line in self._lines.values()
             for one in line.waiting.values()
             if one.failures and one.begun_s < until_s

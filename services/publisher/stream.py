@@ -16,11 +16,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, Literal, TypeAlias
 
 import structlog
 from faststream.kafka import KafkaBroker
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Gauge
 
 from schemas import envelope
 from schemas.base import Record
@@ -83,6 +84,12 @@ class Stream:
         self.on_change: Callable[[], None] = lambda: None
         self._tasks: set[asyncio.Task[None]] = set()
         self._saying: set[str] = set()
+        self._stuck = Gauge(
+            "interlock_stuck",
+            "What networks have not taken for minutes.",
+            ["what"],
+            registry=registry,
+        )
         self.outbox = Outbox(broker, clock=clock, registry=registry, crash=crash)
         self.gate = Gatekeeper(
             self.outbox, self.counted, publisher=publisher, lease_s=lease_s,
@@ -108,6 +115,8 @@ class Stream:
     def deliver_by(self, delivery: Delivery) -> None:
         """Hand every post to this delivery, which asks our gate."""
         self.delivery = delivery
+        for what in delivery.late():
+            self._stuck.labels(what).set_function(partial(_count_late, delivery, what))
         self.due.turns = SideBySide(delivery.settle, parallel=delivery.parallel, crash=self.crash)
         self.updates.turns = InOrder(delivery.settle, crash=self.crash)
         self.due.leave = self.updates.leave = delivery.leave
@@ -257,3 +266,7 @@ class Stream:
             await queues.stop()
         await self.delivery.take_back.retractions.stop()
         await self.counted.aclose()
+
+
+def _count_late(delivery: Delivery, what: str) -> int:
+    return len(delivery.late()[what])

@@ -235,13 +235,12 @@ async def test_one_that_is_never_deleted_keeps_no_other_of_its_account_waiting(
         while old in desk.can.standing:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
     assert set(desk.can.standing) == {new}
-    told = desk.take_back.retractions.remarks()
-    assert told == {f"take-back {new}": f"{desk.account}: 500"}
+    assert desk.take_back.retractions.late() == {new: f"{desk.account}: 500"}
     monkeypatch.setattr(desk.can, "retract", deletes)
     await taking
     assert [o.post_id for o in desk.outcomes] == [old, new]
     assert not desk.can.standing
-    assert not desk.take_back.retractions.remarks()
+    assert not desk.take_back.retractions.late()
 
 
 async def test_a_network_that_was_away_for_long_deletes_what_it_has_when_it_is_back(
