@@ -18,7 +18,9 @@ from services.kit import broker as kafka
 from services.kit.cluster import Cluster
 from services.kit.topics import create_topics
 from services.publisher import queues as module
+from services.publisher.job import Job
 from services.publisher.queues import Queues
+from services.publisher.turns import InOrder
 
 SILENCES = 2
 
@@ -27,12 +29,17 @@ def crash(why: str, error: BaseException | None = None) -> None:
     raise AssertionError(why) from error
 
 
+async def nobody(_: Job) -> None:
+    raise AssertionError("nothing is to be settled")
+
+
 async def test_kafka_that_does_not_answer_is_asked_again(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The process ended by it, updates in hand and all."""
     topic, cluster = f"join.{uuid.uuid4().hex}", Cluster(system.kafka)
     queues, seen = Queues(replace(DUE, name=topic), group=topic, crash=crash), asyncio.Event()
+    queues.turns = InOrder(nobody, crash=crash)
     await asyncio.to_thread(create_topics, cluster, [queues.topic], replicas=1)
     broker = kafka.new_broker(cluster, client_id=topic)
 

@@ -37,7 +37,9 @@ class Consumer:
         self.positions: dict[int, int] = {}
         self.fetched: dict[int, list[Stored]] = {}
         self.paused: set[int] = set()
-        self.placed: set[int] = set()  # Where it is, who reads it knows.
+        self.placed: set[int] = (
+            set()
+        )  # Where it is, who reads it knows: behind its first record in a group.
         self.passed_over: set[tuple[int, int]] = set()
         self.is_rejoining = False
         self._changed: asyncio.Future[None] = log.loop.create_future()
@@ -98,11 +100,7 @@ class Consumer:
                 record = records.pop(0)
                 if record.offset >= self.positions[partition]:
                     self.positions[partition] = record.offset + 1
-                    if (
-                        self.group
-                        or self.positions[partition] == self.log.topics[self.topic][partition].end
-                    ):
-                        self.placed.add(partition)
+                    self.placed.add(partition)
                     return record
         return None
 
@@ -118,7 +116,8 @@ class Consumer:
         await asyncio.sleep(self.log.delay_s())
         for partition, (begin, records) in taken.items():
             if self.positions.get(partition) == begin:  # It was not sought elsewhere meanwhile.
-                if records and partition in self.placed and self._passes_over(records[0]):
+                is_known = self.group is None or partition in self.placed
+                if records and is_known and self._passes_over(records[0]):
                     records = records[1:]  # noqa: PLW2901
                 self.fetched[partition] = records
 
@@ -169,9 +168,6 @@ class Consumer:
 
     def assignment(self) -> set[TopicPartition]:
         return {TopicPartition(self.topic, p) for p in self.positions}
-
-    def highwater(self, tp: TopicPartition) -> int:
-        return self.log.topics[tp.topic][tp.partition].end
 
     async def position(self, tp: TopicPartition) -> int:
         return self.positions[tp.partition]
