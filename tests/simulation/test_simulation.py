@@ -18,7 +18,7 @@ SLOW = {
     "snapshot_early", "gap_unseen", "stale_records", "left_retracting", "lease_from_echo",
     "echo_after_failed", "adopt_as_new", "one_partition", "handed_early", "sent_back_untold",
     "opened_in_1970", "held_unwritten", "holds_late", "thread_forgotten", "doubt_unlooked",
-    "looked_too_soon", "answer_forgotten", "answer_unbelieved",
+    "looked_too_soon", "answer_forgotten", "answer_unbelieved", "zombie_state", "thread_unlooked",
 }  # fmt: skip
 
 
