@@ -141,25 +141,29 @@ class Retractions:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _work(self, account: str, line: _Line) -> None:
-        async with self._beating(line):
-            while line.waiting:
-                line.came.clear()
-                one, rest_s = line.next(self.clock.monotonic_s())
-                if one is None:
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(line.came.wait(), rest_s)
-                    continue
-                try:
-                    is_over = await self._try(line, one)
-                except (
-                    Exception
-                ) as error:  # The ledger's, or Kafka's: whoever waits tries again, or another.
-                    one.done.set_exception(error)
-                    is_over = True
-                if is_over:
-                    del line.waiting[one.entry.post_id]
-                line.has_room.set()
-            del self._lines[account]
+        while line.waiting:
+            async with self._beating(line):
+                await self._try_all(line)
+        del self._lines[account]
+
+    async def _try_all(self, line: _Line) -> None:
+        while line.waiting:
+            line.came.clear()
+            one, rest_s = line.next(self.clock.monotonic_s())
+            if one is None:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(line.came.wait(), rest_s)
+                continue
+            try:
+                is_over = await self._try(line, one)
+            except (
+                Exception
+            ) as error:  # The ledger's, or Kafka's: whoever waits tries again, or another.
+                one.done.set_exception(error)
+                is_over = True
+            if is_over:
+                del line.waiting[one.entry.post_id]
+            line.has_room.set()
 
     async def _try(self, line: _Line, one: Retraction) -> bool:
         """Ask once; True at the end."""
@@ -236,6 +240,7 @@ class Retractions:
             yield
         finally:
             beat.cancel()
+            await asyncio.gather(beat, return_exceptions=True)
 
     async def _beat(self, line: _Line) -> None:
         while True:

@@ -91,7 +91,9 @@ class Desk:
 @pytest.fixture
 async def desk(system: System) -> AsyncIterator[Desk]:
     engine = database.new_engine(system.database, schema=SCHEMA)
-    yield Desk(Store(engine, publisher="take-back"))
+    made = Desk(Store(engine, publisher="take-back"))
+    yield made
+    await made.take_back.retractions.stop()
     await engine.dispose()
 
 
@@ -290,7 +292,7 @@ async def test_what_we_have_not_tried_yet_others_may_take_back(
     found = [await desk.store.find(post_id) for post_id in posts]
     assert [entry.state for entry in found if entry] == ["retracting", "sent", "sent"]
     taking.cancel()
-    await desk.take_back.retractions.stop()
+    await asyncio.gather(taking, return_exceptions=True)
 
 
 async def test_who_sends_does_not_wait_for_a_deletion_that_does_not_get_through(
@@ -306,7 +308,6 @@ async def test_who_sends_does_not_wait_for_a_deletion_that_does_not_get_through(
     found = await desk.store.find(entry.post_id)
     assert found is not None
     assert found.state == "retracting"
-    await desk.take_back.retractions.stop()
 
 
 async def test_an_account_says_sorry_once_for_all_that_it_took_back(desk: Desk) -> None:
