@@ -61,7 +61,10 @@ class Job:
 
     @property
     def goes_on(self) -> bool:
-        return not self.dropped or self.under_way
+        knows = (
+            self.sent is not None and not self.is_over
+        )  # What the network answered, nobody else does.
+        return not self.dropped or self.under_way or knows
 
     def rests(self) -> None:
         """Say that nothing is under way (any more)."""

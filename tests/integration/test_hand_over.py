@@ -27,6 +27,7 @@ from services.kit.telemetry import Clock
 from services.publisher import backoff, doubts
 from services.publisher.channels import NotSent, Publication, Refused, Unknown
 from services.publisher.clearance import Clearance
+from services.publisher.job import Job
 from services.publisher.ledger import Attempt
 from services.publisher.queues import Queues
 from services.publisher.store import LEDGER, SCHEMA, Sent, Store
@@ -110,6 +111,27 @@ async def test_what_was_certainly_not_sent_stays_so(
     post = desk.new_post("offer")
     assert (await desk.send(post)).result == "published"
     assert (channel.tries, len(channel.standing)) == (2, 1)
+
+
+async def test_what_the_network_has_answered_is_written_down_though_its_partition_is_gone(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database did not answer then either: whoever has the partition could only call it uncertain, and it stood."""
+    desk = a_desk(store, FakeChannel(Clock(), idempotent_s=0))
+    job, writes = (
+        Job(desk.new_post("offer"), 1, lambda _: None, steps_aside=True),
+        store.record_sent,
+    )
+
+    async def away(_: Sent) -> bool:
+        job.dropped = True
+        monkeypatch.setattr(store, "record_sent", writes)
+        raise OSError("the database is away")
+
+    monkeypatch.setattr(store, "record_sent", away)
+    await desk.delivery().settle(job)
+    assert await state_of(store, job.post) == "sent"
+    assert [said.result for said in desk.said] == ["published"]
 
 
 @pytest.mark.parametrize("behind", [False, True])
