@@ -149,7 +149,8 @@ async def test_whoever_goes_on_knows_what_is_out(incident: Incident) -> None:
     incident.put(first, second)
     await incident.until(lambda: len(incident.results()) == 2)
     assert channel.said == ["second"]
-    assert incident.results()[first.post_id] == "uncertain", "nobody knows what the other one did"
+    # By whether the other one could still say that it had not sent it.
+    assert incident.results()[first.post_id] in ("failed", "uncertain")
 
 
 async def test_another_languages_words_are_no_later_update(incident: Incident) -> None:
