@@ -54,7 +54,7 @@ class Gaps:
                 continue
             expected = self._next.get(partition, 0 if self._from_start else offset)
             if offset > expected and not self._was_missing(partition, (expected, offset)):
-                log.warning("read again", topic=record.topic, partition=partition, first=expected, until=offset)  # fmt: skip
+                log.info("read again", topic=record.topic, partition=partition, first=expected, until=offset)  # fmt: skip
                 rest = [one.offset for one in records[index:] if one.partition == partition]
                 self._missing[partition] = _missing_of(rest, expected)
                 consumer.seek(TopicPartition(record.topic, partition), expected)

@@ -3,7 +3,7 @@
     closed ──FAILURES in a row──▶ open ──its time is up──▶ half-open ──it worked──▶ closed
                                     ▲                           └──────it failed──▶ open, for longer
 
-Updates are tried whatever it says. One success closes it.
+One that had nothing to send says nothing: the next may try. Updates are tried whatever it says. One success closes it.
 """
 
 from __future__ import annotations

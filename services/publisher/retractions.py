@@ -1,7 +1,7 @@
 """Deletions on the networks: an account's newest first, and none waits for one that does not get through.
 
 What is here is `retracting` in the ledger, and a beat there says that somebody is at it: whoever ends in the middle leaves
-it to another. A network that is away is asked again until it answers, for an hour; then a person has to do it.
+it to another. A network that is away is asked again until it answers, for an hour by whoever is at it; then a person has to do it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from services.publisher.store import Store
 
 IN_LINE: Final = 20  # Of an account, begun and not ended: more wait as they are.
 IN_A_ROW: Final = 3  # So many that fail one behind the other are the account's: all of it rests.
-TRY_FOR_S: Final = 3_600.0
+TRY_FOR_S: Final = 3_600.0  # Of one publisher: who takes it over begins anew.
 TELL_AFTER_S: Final = 120.0
 BEAT_S: Final = 2.0  # So often whoever is at a retraction says so in the ledger.
 DETAIL_CHARS: Final = 500
@@ -97,10 +97,14 @@ class Retractions:
         self.clock, self.emit, self.chance = clock, emit, chance
         self._lines: dict[str, _Line] = {}
 
+    def may_delete(self, account: str) -> bool:
+        """Say whether there is such a channel, and it can delete."""
+        channel = self.channels.get(account)
+        return channel is not None and channel.capabilities.can_delete
+
     def can_delete(self, entry: Entry) -> bool:
         """Say whether its channel can delete it: not one that cannot, and not what has no name there."""
-        channel = self.channels.get(entry.account)
-        return channel is not None and channel.capabilities.can_delete and bool(entry.publication)
+        return self.may_delete(entry.account) and bool(entry.publication)
 
     async def room(self, account: str) -> None:
         """Wait until all that are begun have been tried: what is not begun, another may begin, if we are killed."""

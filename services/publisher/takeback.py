@@ -30,7 +30,7 @@ from services.publisher.paces import Paces
 from services.publisher.retractions import Retractions
 from services.publisher.store import Store
 
-PATIENCE_S: Final = 2.0
+PATIENCE_S: Final = 2.0  # Of who has sent it: the offers behind it have their turn.
 LEFT_S: Final = 10.0  # Of whom nothing was heard for so long is gone: another takes it over.
 PAGE_POSTS: Final = 500
 PLAN_POSTS: Final = 1_000
@@ -64,7 +64,7 @@ class TakeBack:
         say: Callable[[Post], None] | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self.store, self.channels, self.accounts = store, channels, accounts
+        self.store, self.accounts = store, accounts
         self.clock, self.emit, self.say = clock, emit, say
         self._resuming = set[str]()
         self.retractions = Retractions(
@@ -77,7 +77,7 @@ class TakeBack:
         for account, labels in (await self._covered(covers, since)).items():
             which: dict[str, Any] = {"account": account, "labels": labels}
             every, named = await self.store.count_between(since, until, **which)
-            can = named if self._may_delete(account) else 0
+            can = named if self.retractions.may_delete(account) else 0
             deleted, impossible = deleted + can, impossible + every - can
             found += await self.store.sent_between(since, until, **which, limit=PLAN_POSTS)
         newest = sorted(found, key=lambda entry: entry.done_at or until, reverse=True)[:PLAN_POSTS]
@@ -187,10 +187,6 @@ class TakeBack:
             self._resuming.discard(account)
         if begun:
             await asyncio.wait(begun)
-
-    def _may_delete(self, account: str) -> bool:
-        channel = self.channels.get(account)
-        return channel is not None and channel.capabilities.can_delete
 
 
 def window_begin(hold: HoldOpened) -> datetime:

@@ -3,7 +3,7 @@
 An offer that is to be tried again steps aside, and comes before those of its account that wait. An update stays the
 first of its incident, so that customers read them in their order; one that has been tried for long lets those
 behind it by (`LET_BY_S` in `failures.py`), and is tried once more before each of them: where a network takes nothing, all keep
-their order; where it does not take this one, the others go out.
+their order, unless it comes back between two tries of one round; where it does not take this one, the others go out.
 """
 
 from __future__ import annotations

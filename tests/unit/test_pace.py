@@ -18,6 +18,7 @@ from services.publisher.circuit import (
     Circuit,
     failed,
     probing,
+    unprobed,
     wait_s,
 )
 from services.publisher.rates import Go, Purpose, Rate, Told, Wait, heard, take
@@ -94,6 +95,7 @@ def test_a_circuit_opens_behind_five_failures_lets_one_try_and_closes_behind_a_s
     assert wait_s(one, now_s=0.25) == 0.75
     assert wait_s(one, now_s=1) == 0, "half-open"
     assert wait_s(probing(one, now_s=1), now_s=1) == 1, "the others wait for the one that tries"
+    assert wait_s(unprobed(probing(one, now_s=1), now_s=1), now_s=1) == 0, "it had nothing to send"
     for _ in range(30):
         one = failed(one, "500", now_s=0)
     assert wait_s(one, now_s=0) == LONGEST_OPEN_S
