@@ -28,6 +28,7 @@ FULL_S: Final = (1.0, 4.0)
 JUMPS_S: Final = (-3_600, -30, 30, 3_600)
 JUMPED_S: Final = 6.0
 LOSS_PERCENT: Final = 20
+LATE_S: Final = (0.005, 0.05, 0.15)  # At most twice as much: SLOW_S.
 SLOW_S: Final = 0.3
 DELETE_MS: Final = 10_000
 POISON: Final = b"\xff{ not a record"
@@ -43,7 +44,7 @@ class Acts:
     ) -> None:
         self.system, self.host, self.luck = system, host, luck
         self.producer, self.sandbox = producer, sandbox
-        self.slow_times: list[tuple[float, float]] = []  # When the sandbox took SLOW_S for each.
+        self.slow_times: list[tuple[float, float]] = []  # When it took SLOW_S to reach the sandbox.
         self.unread: list[tuple[float, float]] = []  # When events were written that nobody read.
 
     def choose(self) -> Act:
@@ -56,6 +57,8 @@ class Acts:
         ]  # fmt: skip
         if self.host.can_cut:
             acts += [self._cut_broker, self._cut_controller, self._cut_postgres, self._lossy]
+        if self.host.can_delay:
+            acts += [self._delay, self._delay]
         if self.host.can_fill:
             acts += [self._full_disk]
         if self.host.can_jump:
@@ -140,6 +143,21 @@ class Acts:
     def _lossy(self) -> str:
         names = [*self.system.brokers, "postgres", "sandbox"]
         return self._cut(names, f"{LOSS_PERCENT} % of all packets lost", LOSS_PERCENT)
+
+    def _delay(self) -> str:
+        """Let packets come late, by up to twice as much as is said, and so out of their order."""
+        broker = self.luck.choice(self.system.brokers)
+        names, whose = self.luck.choice([
+            ([broker, controller_of(broker)], "a broker"), (self.system.brokers, "every broker"),
+            (["postgres"], "PostgreSQL"), (["sandbox"], "the network that is published to"),
+        ])  # fmt: skip
+        late_s, begin_s = self.luck.choice(LATE_S), time.monotonic()
+        ports = [self.system.ports[name] for name in names]
+        with self.host.delayed(ports, base_s=late_s, jitter_s=late_s):
+            time.sleep(self.luck.choice(CUTS_S))
+        if "sandbox" in names:
+            self.slow_times.append((begin_s, time.monotonic() + SLOW_S))
+        return f"packets of {whose} late, {late_s:g} s"
 
     def _full_disk(self) -> str:
         name = self.luck.choice([*self.system.brokers, "postgres"])

@@ -3,8 +3,8 @@
 `enter` puts this process, and what it starts, into a network and a mount namespace of its own: nothing here touches
 the machine. Where that is not allowed, or a tool is missing, `Host` says so and the faults are left out.
 
-There is no `tc netem` here (many kernels lack it): nftables drop packets to a port, all or some, which is a
-partition, or loss and so delay.
+`tc netem` is not in every kernel: nftables drop packets to a port, all or some, which is a partition or loss, and
+what comes late goes by a queue of the kernel's (`delay.py`).
 """
 
 from __future__ import annotations
@@ -16,9 +16,13 @@ import shutil
 import socket
 import struct
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Final
+
+from tests.faults.delay import Delay, kernel_has_it
 
 CLONE_NEWNET, CLONE_NEWNS = 0x40000000, 0x00020000
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
@@ -35,7 +39,8 @@ class Host:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.missing = folder, list[str]()
         self._disks: list[Path] = []
-        self.can_cut = self.can_fill = False
+        self._queues = count()
+        self.can_cut = self.can_fill = self.can_delay = False
         self.can_jump = FAKETIME.exists()
         if not self.can_jump:
             self.missing.append("clock jumps: libfaketime is not installed")
@@ -50,6 +55,9 @@ class Host:
         _loopback_up()
         _run("mount", "--make-rprivate", "/")
         self.can_fill = True
+        self.can_delay = shutil.which("iptables") is not None and kernel_has_it()
+        if not self.can_delay:
+            self.missing.append("late packets: no iptables, or a kernel that hands out no packets")
         if shutil.which("nft") is None:
             self.missing.append("network faults: nft is not installed")
             return
@@ -92,6 +100,23 @@ class Host:
     def mend(self) -> None:
         """Let everything through again."""
         _run("nft", "flush", "chain", *TABLE.split(), "input")
+
+    @contextmanager
+    def delayed(self, ports: Iterable[int], *, base_s: float, jitter_s: float) -> Iterator[None]:
+        """Let packets from and to these ports come later, and out of their order."""
+        delay = Delay(next(self._queues), base_s=base_s, jitter_s=jitter_s)
+        rules = [
+            ["INPUT", "-p", "tcp", side, str(port), "-j", "NFQUEUE", "--queue-num", str(delay.number)]
+            for port in ports for side in ("--dport", "--sport")
+        ]  # fmt: skip
+        try:
+            for rule in rules:
+                _run("iptables", "--wait", "-A", *rule)
+            yield
+        finally:
+            for rule in rules:
+                _run("iptables", "--wait", "-D", *rule)
+            delay.close()
 
     def clock_of(self, name: str) -> list[str]:
         """Return the variables by which a process takes its wall clock from a file of ours."""
