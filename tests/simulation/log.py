@@ -17,6 +17,7 @@ from typing import Final, Protocol
 
 from tests.simulation.loop import EPOCH, Loop, Process
 
+SLOW: Final = 0.05  # How often something takes long.
 SESSION_S: Final = 1.0  # Shorter than in life, so that a schedule sees what follows.
 
 
@@ -56,7 +57,7 @@ class Log:
         self.on_append: Callable[[Stored], None] = lambda _: None
         self.is_up = True
         self.cut_off: set[Process] = set()
-        self.slow = 0.05  # How often something takes long.
+        self.slow = SLOW
         self.fails = 0.0  # How often a batch cannot be written, for good.
 
     def delay_s(self) -> float:

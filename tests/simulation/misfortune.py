@@ -8,12 +8,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from schemas.topics import DISRUPTIONS, HOLDS
+from tests.simulation.log import SLOW
 from tests.simulation.loop import Process
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
 COMPACTION_LAG_S: Final = 3_600.0
+SELDOM: Final = 0.01  # How often a step takes long when faults have ended: a fence is many of them.
 USUAL: Final = 0.08  # How often a network fails in each way when nothing is wrong.
 BUSY_CLEANER: Final = 0.3  # In so many schedules the log cleaner runs all the time.
 CUT_EVERY: Final = 5  # In so many schedules one loses records: then people have to release.
@@ -61,7 +63,7 @@ class Misfortune:
 
     def end(self) -> None:
         """Let no more go wrong; what was begun for a while comes to its end."""
-        self.are_on = False
+        self.are_on, self.log.slow = False, SELDOM
         for network in self.world.networks.values():
             network.faults = 0.0
 
@@ -107,7 +109,11 @@ class Misfortune:
         def slow(how_often: float) -> None:
             self.log.slow = how_often
 
-        self._for_a_while("the network is slow", lambda: slow(0.4), lambda: slow(0.05))
+        self._for_a_while(
+            "the network is slow",
+            lambda: slow(0.4),
+            lambda: slow(SLOW if self.are_on else SELDOM),
+        )
 
     def _bad_database(self) -> None:
         def bad(how_often: float) -> None:
