@@ -36,13 +36,11 @@ from services.publisher.channels import (
 from services.publisher.channels.threads import Threads
 from services.publisher.clearance import Clearance
 from services.publisher.doubts import Doubts
-from services.publisher.ends import DETAIL_CHARS, Ends
+from services.publisher.ends import Ends
 from services.publisher.failures import Failures
 from services.publisher.gate import Cleared, Held, Stale, TooLate, Verdict, Waiting
 from services.publisher.job import Job
-from services.publisher.ledger import (
-    refusal,
-)
+from services.publisher.ledger import DETAIL_CHARS, refusal
 from services.publisher.outbox import Emit
 from services.publisher.paces import Paces
 from services.publisher.proof import PART

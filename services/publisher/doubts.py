@@ -19,9 +19,10 @@ from services.publisher.channels import (
     Unknown,
     as_documented,
 )
-from services.publisher.ends import DETAIL_CHARS, Ends
+from services.publisher.ends import Ends
 from services.publisher.job import Job
 from services.publisher.ledger import (
+    DETAIL_CHARS,
     Capabilities,
     GiveUp,
     LookUp,

@@ -16,13 +16,12 @@ from services.kit.telemetry import Clock
 from services.publisher.channels import Publication
 from services.publisher.gate import Cleared
 from services.publisher.job import SAID, Job
-from services.publisher.ledger import Attempt, Entry, State
+from services.publisher.ledger import DETAIL_CHARS, Attempt, Entry, State
 from services.publisher.outbox import Emit
 from services.publisher.proof import LOST, PART
 from services.publisher.store import Sent, Store
 from services.publisher.takeback import TakeBack, is_within
 
-DETAIL_CHARS: Final = 500
 SETTLED: Final = frozenset[State]({"sent", "retracting", "retracted", "retraction_failed"})
 log = structlog.get_logger()
 

@@ -24,9 +24,10 @@ from services.publisher.channels import (
     Unknown,
 )
 from services.publisher.doubts import Doubts
-from services.publisher.ends import DETAIL_CHARS, Ends
+from services.publisher.ends import Ends
 from services.publisher.gate import Cleared
 from services.publisher.job import Job
+from services.publisher.ledger import DETAIL_CHARS
 from services.publisher.paces import Paces
 from services.publisher.proof import PART
 from services.publisher.store import Store

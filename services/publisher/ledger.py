@@ -20,10 +20,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from schemas.channels import MediaLimit, TextLimit
 from schemas.posts import Kind, Post
+
+DETAIL_CHARS: Final = 500  # What a row says in words.
 
 State = Literal[
     "intent", "sent", "failed", "withdrawn", "uncertain",

@@ -28,7 +28,7 @@ from services.publisher.channels import (
     Unknown,
     as_documented,
 )
-from services.publisher.ledger import Entry, State
+from services.publisher.ledger import DETAIL_CHARS, Entry, State
 from services.publisher.outbox import Emit
 from services.publisher.paces import Paces
 from services.publisher.store import Store
@@ -38,7 +38,6 @@ IN_A_ROW: Final = 3  # So many that fail one behind the other are the account's:
 TRY_FOR_S: Final = 3_600.0  # Of one publisher: who takes it over begins anew.
 TELL_AFTER_S: Final = 120.0
 BEAT_S: Final = 2.0  # So often whoever is at a retraction says so in the ledger.
-DETAIL_CHARS: Final = 500
 log = structlog.get_logger()
 
 
