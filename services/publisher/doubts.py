@@ -71,7 +71,8 @@ class Doubts:
             case LookUp():
                 return await self._look_up(job, channel, why, may_send=may_send)
             case NotThere():
-                job.maybe_sent = False
+                # While we looked, whoever sent it may have written what became of it: the ledger is asked anew.
+                job.maybe_sent = job.recorded = False
                 return False
             case GiveUp(reason):
                 return await self._give_up(job, f"{reason}: {why}")

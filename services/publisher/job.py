@@ -91,7 +91,7 @@ class Job:
         return max(after_s, backoff_s(self.failures, chance=chance))
 
     def is_mine(self, entry: Entry, publisher: str) -> bool:
-        """Say whether an intent is one that this job asked for: the database's answer was lost."""
+        """Say whether an intent is one that this job asked for, though the database's answer was lost, or has adopted."""
         return entry.publisher == publisher and entry.intent_at in self.asked_at
 
     def is_settled_by(self, entry: Entry | None) -> bool:
@@ -109,6 +109,7 @@ class Job:
     def adopt(self, entry: Entry) -> None:
         """Go on with a send that another publisher left; nobody knows how far it came, unless it said so."""
         self.recorded, self.begun_at, self.maybe_sent = True, entry.intent_at, entry.publisher != ""
+        self.asked_at.append(entry.intent_at)
         if entry.publication:
             self.so_far = Publication(entry.publication, entry.url)
 

@@ -163,6 +163,10 @@ class TakeBack:
         if (done := await self._begin(entry, hold_id)) is not None:
             await asyncio.wait([done], timeout=PATIENCE_S)
 
+    async def once_more(self, entry: Entry) -> None:
+        """Delete what was made behind its take-back: a publisher sent it again that could not know."""
+        await asyncio.wait([self.retractions.put(entry, entry.hold_id)], timeout=PATIENCE_S)
+
     async def resume(self, *, left_s: float = LEFT_S) -> None:
         """End what a publisher began to take back and has left for so long, apologies too."""
         left = defaultdict[str, list[Entry]](list)
