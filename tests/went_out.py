@@ -45,7 +45,8 @@ class WentOut:
     async def _emit(self, outcome: Outcome, _: str) -> asyncio.Future[None]:
         if self.is_killed:
             raise OSError("killed")
-        self.outcomes.append(outcome)
+        if outcome.account.startswith(self.account):  # Others' offers, of no line, are covered too.
+            self.outcomes.append(outcome)
         return acknowledged()
 
     def _say(self, post: Post) -> None:
