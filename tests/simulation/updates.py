@@ -25,7 +25,7 @@ class Updates:
         self.luck = random.Random(f"updates of {world.seed}")
         # Where two posts fill a queue, two that are refused would let no other in.
         self.is_picky = world.seed % PICKY_EVERY == 0 and not world.is_crowded
-        self.places: dict[str, tuple[str, int]] = {}  # An update to its incident, and its offset.
+        self.places: dict[str, tuple[str, int, int]] = {}  # Incident, number there, offset.
         self.refused_until_s: dict[str, float] = {}
         self.made_s: dict[tuple[str, str], float] = {}  # By account and update, the first time.
 
@@ -33,7 +33,7 @@ class Updates:
         """Note an update, as it comes into its topic; a replay says it again."""
         if update.update_id in self.places:
             return
-        self.places[update.update_id] = update.incident_id, offset
+        self.places[update.update_id] = update.incident_id, update.number, offset
         if self.is_picky and self.luck.random() < REFUSED:
             is_for_ever = self.luck.random() < FOR_EVER
             until_s = float("inf") if is_for_ever else UNTIL_S
@@ -55,8 +55,13 @@ class Updates:
                 self.world.fail(f"{post.post_id} goes out behind {later} of its incident")
 
     def _later(self, update_id: str) -> list[str]:
-        incident, offset = self.places[update_id]
-        return [one for one, (its, at) in self.places.items() if its == incident and at > offset]
+        """Return those that are later, and stand later: behind a batch that was never written, a replay puts them the other way round."""
+        incident, number, offset = self.places[update_id]
+        return [
+            one
+            for one, (its, n, at) in self.places.items()
+            if its == incident and n > number and at > offset
+        ]
 
     def unsaid(self) -> list[str]:
         """Return those that neither stand nor are over; what is refused for ever may wait for a later one."""
