@@ -87,7 +87,7 @@ def report(
         f"| offers queued; arrived | {len(history.offers)}; {verdict.arrived} |",
         f"| offers, by their end | {', '.join(f'{n} {what}' for what, n in said.most_common())} |",
         f"| offers that began to go out late (must be 0) | {len(set(history.sent_late()))} |",
-        f"| offers that began in time and arrived late | {len(verdict.late) - len(history.sent_late())} |",
+        f"| offers that began in time, or when it was over, and may have arrived late | {len(verdict.late) - len(history.sent_late())} |",
         f"| offers that arrived twice (must be 0) | {len(verdict.doubled)} |",
         f"| offers said to be taken back that stand (must be 0) | {len(verdict.left_standing)} |",
         f"| offers that were cancelled and went out behind that (must be 0), of {len(history.cancelled)} | {len(verdict.unwanted)} |",

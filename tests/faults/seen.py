@@ -63,14 +63,21 @@ class History:
         return all(self.outcomes.get(key) in MAY_END for key in self.offers)
 
     def sent_late(self) -> list[str]:
-        """Return what began to go out too late; what began in time and was long on its way is not."""
+        """Return what began to go out too late, or nobody knows when.
+
+        What began in time and was long on its way is not; nor what began when its disruption was over, on a network
+        that had just been slow: of each single arrival nobody knows whether it still was.
+        """
+        known = {one.name: one for one in self.disruptions}
         return [
             late.offer
             for late in self.verdict().late
-            for one in self.disruptions
-            if one.name == late.disruption
-            and self.begun_s.get(late.offer, float("inf")) > one.acknowledged_s + LEASE_S
+            if self._began_under(known[late.disruption], late.offer)
         ]
+
+    def _began_under(self, one: Disruption, offer: str) -> bool:
+        begun_s = self.begun_s.get(offer)
+        return begun_s is None or one.acknowledged_s + LEASE_S < begun_s < one.over_s
 
     @property
     def promise_held(self) -> bool:
