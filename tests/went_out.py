@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, Final
 
+from ops.embedded.system import System
 from schemas.posts import Outcome, Post
+from services.kit import database
 from services.kit.telemetry import Clock
 from services.publisher.accounts import WebhookAccount
 from services.publisher.channels import Channel
 from services.publisher.ledger import Attempt
 from services.publisher.paces import Paces
-from services.publisher.store import Sent, Store
+from services.publisher.store import SCHEMA, Sent, Store
 from services.publisher.takeback import TakeBack
 from tests.builders import a_hold, a_post, acknowledged
 from tests.fakes import FakeChannel
@@ -27,7 +31,6 @@ class WentOut:
     def __init__(self, store: Store) -> None:
         self.store, self.line = store, uuid.uuid4().hex
         self.account = f"a{self.line[:10]}"
-        self.order: list[str] = []
         self.can, self.cannot = FakeChannel(Clock()), FakeChannel(Clock(), can_delete=False)
         channels: dict[str, Channel] = {self.account: self.can, f"{self.account}x": self.cannot}
         known = {"channel": "webhook", "url": "http://a.example", "secret": "x" * 16}
@@ -69,3 +72,13 @@ class WentOut:
 
     def hold(self) -> Any:
         return a_hold(f'{{line="{self.line}"}}', take_back_s=3600, opened_at=Clock().now())
+
+
+@asynccontextmanager
+async def went_out_on(system: System) -> AsyncIterator[WentOut]:
+    """Open two such accounts; what is being deleted on them is left at the end."""
+    engine = database.new_engine(system.database, schema=SCHEMA)
+    made = WentOut(Store(engine, publisher="take-back"))
+    yield made
+    await made.take_back.retractions.stop()
+    await engine.dispose()

@@ -86,11 +86,9 @@ class Ends:
             kind=job.post.kind,
         )
         theirs = None if await self.store.record_sent(sent) else await self._doubt(job, sent)
-        if (
-            theirs is not None
-        ):  # It may have been taken back by now, and then ours stands behind that.
+        if theirs is not None:
             await self.tell(job, job.told_by(theirs))
-            if theirs.kind == "offer" and theirs.state != "sent":
+            if theirs.kind == "offer" and theirs.state != "sent":  # Ours stands behind a take-back.
                 await self.take_back.once_more(replace(theirs, publication=made.id, url=made.url))
         else:
             await self.say(

@@ -61,10 +61,11 @@ class Job:
 
     @property
     def goes_on(self) -> bool:
-        knows = (
+        if (
             self.sent is not None and not self.is_over
-        )  # What the network answered, nobody else does.
-        return not self.dropped or self.under_way or knows
+        ):  # What the network answered nobody else knows.
+            return True
+        return not self.dropped or self.under_way
 
     def rests(self) -> None:
         """Say that nothing is under way (any more)."""

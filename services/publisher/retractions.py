@@ -1,6 +1,6 @@
 """Deletions on the networks: an account's newest first, and none waits for one that does not get through.
 
-What is here is `retracting` in the ledger, and a beat there says that somebody is at it: whoever ends in the middle leaves
+What is here is `retracting` in the ledger (or was, and was made once more behind that), and a beat there says that somebody is at it: whoever ends in the middle leaves
 it to another. A network that is away is asked again until it answers, for an hour by whoever is at it; then a person has to do it.
 """
 
@@ -112,7 +112,7 @@ class Retractions:
             await line.has_room.wait()
 
     def put(self, entry: Entry, hold_id: str | None) -> asyncio.Future[bool]:
-        """Delete what is `retracting` and ours to delete; the future says whether it worked, when the ledger has it."""
+        """Delete what is ours to delete; the future says whether it worked, when the ledger has it."""
         line = self._lines.get(entry.account)
         if line is None:
             line = self._lines[entry.account] = _Line()

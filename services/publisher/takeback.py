@@ -164,7 +164,11 @@ class TakeBack:
             await asyncio.wait([done], timeout=PATIENCE_S)
 
     async def once_more(self, entry: Entry) -> None:
-        """Delete what was made behind its take-back: a publisher sent it again that could not know."""
+        """Delete what was made behind its take-back: a publisher sent it again that could not know.
+
+        Where that had failed it begins anew; where it is under way or has worked the ledger stays as it is.
+        """
+        await self.store.record(entry.post_id, "retracting", hold_id=entry.hold_id)
         await asyncio.wait([self.retractions.put(entry, entry.hold_id)], timeout=PATIENCE_S)
 
     async def resume(self, *, left_s: float = LEFT_S) -> None:

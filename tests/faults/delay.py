@@ -38,7 +38,6 @@ class Delay:
 
     def __init__(self, number: int, *, base_s: float, jitter_s: float) -> None:
         self.number, self.base_s, self.jitter_s = number, base_s, jitter_s
-        self.delayed = 0
         self._ended = threading.Event()
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
         self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
@@ -66,7 +65,6 @@ class Delay:
                 for packet in self._read():
                     late_s = self.base_s + random.uniform(-self.jitter_s, self.jitter_s)
                     heapq.heappush(waiting, (time.monotonic() + late_s, packet))
-                    self.delayed += 1
         for _, packet in waiting:
             self._let_go(packet)
         while select.select([self._socket], [], [], 0)[0]:

@@ -17,8 +17,8 @@ import socket
 import struct
 import subprocess
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from itertools import count
+from contextlib import ExitStack, closing, contextmanager
+from itertools import count, product
 from pathlib import Path
 from typing import Final
 
@@ -104,19 +104,14 @@ class Host:
     @contextmanager
     def delayed(self, ports: Iterable[int], *, base_s: float, jitter_s: float) -> Iterator[None]:
         """Let packets from and to these ports come later, and out of their order."""
-        delay = Delay(next(self._queues), base_s=base_s, jitter_s=jitter_s)
-        rules = [
-            ["INPUT", "-p", "tcp", side, str(port), "-j", "NFQUEUE", "--queue-num", str(delay.number)]
-            for port in ports for side in ("--dport", "--sport")
-        ]  # fmt: skip
-        try:
-            for rule in rules:
+        number = next(self._queues)
+        to = ("-j", "NFQUEUE", "--queue-num", str(number))
+        with closing(Delay(number, base_s=base_s, jitter_s=jitter_s)), ExitStack() as stack:
+            for side, port in product(("--dport", "--sport"), ports):
+                rule = ("INPUT", "-p", "tcp", side, str(port), *to)
                 _run("iptables", "--wait", "-A", *rule)
+                stack.callback(_run, "iptables", "--wait", "-D", *rule)
             yield
-        finally:
-            for rule in rules:
-                _run("iptables", "--wait", "-D", *rule)
-            delay.close()
 
     def clock_of(self, name: str) -> list[str]:
         """Return the variables by which a process takes its wall clock from a file of ours."""

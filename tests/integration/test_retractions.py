@@ -12,22 +12,17 @@ from sqlalchemy import text
 
 from ops.embedded.system import System
 from schemas.posts import Outcome
-from services.kit import database
 from services.publisher import backoff, retractions, takeback
 from services.publisher.channels import NotSent, Publication, Retracted, Unknown
-from services.publisher.store import SCHEMA, Store
-from tests.went_out import WentOut
+from tests.went_out import WentOut, went_out_on
 
 CHANGED = text("SELECT changed_at FROM ledger WHERE post_id = :post_id")
 
 
 @pytest.fixture
 async def desk(system: System) -> AsyncIterator[WentOut]:
-    engine = database.new_engine(system.database, schema=SCHEMA)
-    made = WentOut(Store(engine, publisher="retractions"))
-    yield made
-    await made.take_back.retractions.stop()
-    await engine.dispose()
+    async with went_out_on(system) as made:
+        yield made
 
 
 async def changed_at(desk: WentOut, post_id: str) -> Any:

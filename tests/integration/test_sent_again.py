@@ -66,17 +66,19 @@ async def test_what_was_taken_back_while_it_was_looked_for_is_not_sent_again(
     assert other.channel.tries == 0  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("state", ["retracting", "retracted"])
+@pytest.mark.parametrize(
+    "states",
+    [("retracting",), ("retracting", "retracted"), ("retracting", "retraction_failed")],
+)
 async def test_what_went_out_again_behind_its_take_back_is_taken_back_too(
-    other: Desk, state: State, monkeypatch: pytest.MonkeyPatch
+    other: Desk, states: tuple[State, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each publisher sent it with the same key; the network knows no key of what it has deleted."""
     one, post = await begun_by_one(other)
     publish = other.channel.publish
 
     async def late(clearance: Clearance, *, key: str) -> Publication:
-        path: tuple[State, ...] = ("retracting", "retracted")
-        await ends(one, post, *path[: path.index(state) + 1])
+        await ends(one, post, *states)
         return await publish(clearance, key=key)
 
     monkeypatch.setattr(other.channel, "publish", late)

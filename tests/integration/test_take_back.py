@@ -10,16 +10,15 @@ import pytest
 from sqlalchemy import text
 
 from ops.embedded.system import System
-from services.kit import database
 from services.kit.telemetry import Clock
 from services.publisher import takeback
 from services.publisher.ledger import Attempt
 from services.publisher.rates import Told
-from services.publisher.store import SCHEMA, Sent, Store
+from services.publisher.store import Sent
 from services.publisher.takeback import APOLOGY_LEFT_S
 from tests.builders import a_post
 from tests.journey import Journey, wait_for
-from tests.went_out import SORRY, WentOut
+from tests.went_out import SORRY, WentOut, went_out_on
 
 MANY = """
 INSERT INTO ledger (post_id, kind, account, state, attempt, publisher, labels, intent_at)
@@ -33,11 +32,8 @@ UPDATE ledger SET state = 'sent', done_at = now(), publication = '1' WHERE accou
 
 @pytest.fixture
 async def desk(system: System) -> AsyncIterator[WentOut]:
-    engine = database.new_engine(system.database, schema=SCHEMA)
-    made = WentOut(Store(engine, publisher="take-back"))
-    yield made
-    await made.take_back.retractions.stop()
-    await engine.dispose()
+    async with went_out_on(system) as made:
+        yield made
 
 
 async def test_what_would_be_taken_back_is_told_and_nothing_is_done(desk: WentOut) -> None:
